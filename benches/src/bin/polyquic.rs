@@ -1,0 +1,68 @@
+//! polyquic, on each of its executors.
+
+#![forbid(unsafe_code)]
+
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
+
+use anyhow::Result;
+use polyquic::Executor;
+use polyquic_bench::{impl_quinn_names, peer, settings::Settings, stack::Stack};
+
+impl_quinn_names!(polyquic);
+
+fn main() -> ExitCode {
+    peer::main(&[
+        ("polyquic-smol", |peer| {
+            polyquic::smol::run(1, |rt| peer.run(Asynchronous(rt)))?
+        }),
+        ("polyquic-smol-multi", |peer| {
+            polyquic::smol::run(peer.options.workers, |rt| peer.run(Asynchronous(rt)))?
+        }),
+        ("polyquic-tokio", |peer| {
+            let flavor = polyquic::tokio::Flavor::CurrentThread;
+            polyquic::tokio::run(flavor, |rt| peer.run(Asynchronous(rt)))?
+        }),
+        ("polyquic-tokio-multi", |peer| {
+            let flavor = polyquic::tokio::Flavor::MultiThread(peer.options.workers);
+            polyquic::tokio::run(flavor, |rt| peer.run(Asynchronous(rt)))?
+        }),
+    ])
+}
+
+/// Any executor whose tasks are futures.
+#[derive(Clone)]
+struct Asynchronous<R>(R);
+
+impl<R: Executor<Timer: Send> + Send + Sync> Stack for Asynchronous<R> {
+    type Endpoint = QuinnNames;
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        polyquic::spawn(&self.0, task);
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        polyquic::sleep(&self.0, duration).await;
+    }
+
+    fn server(&self, settings: &Settings, listen: SocketAddr) -> Result<QuinnNames> {
+        let socket = settings.socket(listen)?;
+        let (config, server) = (endpoint_config(settings)?, Some(settings.server_config()?));
+        Ok(QuinnNames(polyquic::Endpoint::new(
+            &self.0, config, server, socket,
+        )?))
+    }
+
+    fn client(&self, settings: &Settings) -> Result<QuinnNames> {
+        let socket = settings.socket("127.0.0.1:0".parse()?)?;
+        let config = endpoint_config(settings)?;
+        let mut endpoint = polyquic::Endpoint::new(&self.0, config, None, socket)?;
+        endpoint.set_default_client_config(settings.client_config()?);
+        Ok(QuinnNames(endpoint))
+    }
+}
+
+fn endpoint_config(settings: &Settings) -> Result<polyquic::EndpointConfig> {
+    let mut config = polyquic::EndpointConfig::default();
+    config.max_udp_payload_size(settings.max_udp_payload_size())?;
+    Ok(config)
+}

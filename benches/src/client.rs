@@ -1,0 +1,320 @@
+//! The client's part of each workload, and the measurement.
+
+use std::{
+    net::SocketAddr,
+    process,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use futures_channel::mpsc;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+
+use crate::{
+    options::Options,
+    probe::{Probe, emit},
+    server::{CHUNK_BYTES, PING_BYTES, REQUEST_BYTES, RESPONSE_BYTES},
+    settings::Settings,
+    stack::{Connection, Endpoint, RecvStream, SendStream, Stack},
+    workload::Workload,
+};
+
+/// Connections of the memory workload that exist before memory is first looked at, so that what
+/// an endpoint needs once (buffers, code, the allocator's first arenas) is not counted.
+const MEMORY_WARMUP_CONNECTIONS: usize = 64;
+/// Handshakes at a time while the memory workload sets up its connections.
+const MEMORY_CONCURRENCY: usize = 16;
+/// Rest before memory is looked at, for acknowledgements and closed handshakes to be over with.
+const MEMORY_SETTLE: Duration = Duration::from_millis(500);
+
+/// Runs the workload, prints what was measured and ends the process.
+pub(crate) async fn run<S: Stack>(
+    stack: S,
+    options: &Options,
+    settings: &Settings,
+    probe: Arc<Probe>,
+    server: SocketAddr,
+) -> Result<()> {
+    let client = Client {
+        endpoint: stack.client(settings).context("starting the client")?,
+        stack,
+        server,
+        probe,
+        warmup: options.warmup,
+        duration: options.duration,
+    };
+    let result = match options.workload {
+        Workload::Download {
+            connections,
+            streams,
+        } => client.bulk(connections, streams, Direction::Download).await,
+        Workload::Upload {
+            connections,
+            streams,
+        } => client.bulk(connections, streams, Direction::Upload).await,
+        Workload::Requests { concurrency } => client.requests(concurrency).await,
+        Workload::Latency => client.latency().await,
+        Workload::Handshakes { concurrency } => client.handshakes(concurrency).await,
+        Workload::Memory { connections } => client.memory(connections).await,
+    }?;
+    emit("done", result);
+    // At once: a stack's shutdown is not part of any workload.
+    process::exit(0);
+}
+
+#[derive(Clone, Copy)]
+enum Direction {
+    Download,
+    Upload,
+}
+
+struct Client<S: Stack> {
+    stack: S,
+    endpoint: S::Endpoint,
+    server: SocketAddr,
+    probe: Arc<Probe>,
+    warmup: Duration,
+    duration: Duration,
+}
+
+impl<S: Stack> Client<S> {
+    async fn bulk(
+        &self,
+        connections: usize,
+        streams: usize,
+        direction: Direction,
+    ) -> Result<Value> {
+        let mut tasks = Tasks::new(&self.stack);
+        // Kept to the end: dropping the last handle would close a connection.
+        let mut handles = Vec::new();
+        for _ in 0..connections {
+            let connection = self.endpoint.connect(self.server).await?;
+            for _ in 0..streams {
+                let (send, recv) = connection.open_bi().await?;
+                let probe = self.probe.clone();
+                match direction {
+                    Direction::Download => tasks.spawn(drain(send, recv, probe)),
+                    Direction::Upload => tasks.spawn(fill(send, recv, probe)),
+                }
+            }
+            handles.push(connection);
+        }
+        self.probe.start_clock(self.warmup, self.duration);
+        tasks.join().await?;
+        Ok(json!({}))
+    }
+
+    async fn requests(&self, concurrency: usize) -> Result<Value> {
+        let connection = self.endpoint.connect(self.server).await?;
+        let mut tasks = Tasks::new(&self.stack);
+        for _ in 0..concurrency {
+            tasks.spawn(request(connection.clone(), self.probe.clone()));
+        }
+        self.probe.start_clock(self.warmup, self.duration);
+        Ok(latencies(tasks.join().await?))
+    }
+
+    async fn latency(&self) -> Result<Value> {
+        let connection = self.endpoint.connect(self.server).await?;
+        let (send, recv) = connection.open_bi().await?;
+        let mut tasks = Tasks::new(&self.stack);
+        tasks.spawn(ping(send, recv, self.probe.clone()));
+        self.probe.start_clock(self.warmup, self.duration);
+        Ok(latencies(tasks.join().await?))
+    }
+
+    async fn handshakes(&self, concurrency: usize) -> Result<Value> {
+        let mut tasks = Tasks::new(&self.stack);
+        for _ in 0..concurrency {
+            let (endpoint, server) = (self.endpoint.clone(), self.server);
+            let probe = self.probe.clone();
+            tasks.spawn(async move {
+                let mut durations = Vec::new();
+                while !probe.stopped() {
+                    let start = Instant::now();
+                    let connection = endpoint.connect(server).await?;
+                    if probe.measuring() {
+                        durations.push(start.elapsed());
+                    }
+                    connection.close();
+                    probe.completed();
+                }
+                Ok(durations)
+            });
+        }
+        self.probe.start_clock(self.warmup, self.duration);
+        Ok(latencies(tasks.join().await?))
+    }
+
+    async fn memory(&self, connections: usize) -> Result<Value> {
+        let mut handles = self.idle_connections(MEMORY_WARMUP_CONNECTIONS).await?;
+        self.stack.sleep(MEMORY_SETTLE).await;
+        self.probe.begin();
+        handles.extend(self.idle_connections(connections).await?);
+        self.stack.sleep(MEMORY_SETTLE).await;
+        self.probe.end();
+        Ok(json!({ "connections": connections }))
+    }
+
+    async fn idle_connections(
+        &self,
+        count: usize,
+    ) -> Result<Vec<<S::Endpoint as Endpoint>::Connection>> {
+        let mut tasks = Tasks::new(&self.stack);
+        for worker in 0..MEMORY_CONCURRENCY {
+            let share = (count + worker) / MEMORY_CONCURRENCY;
+            let (endpoint, server) = (self.endpoint.clone(), self.server);
+            tasks.spawn(async move {
+                let mut handles = Vec::with_capacity(share);
+                for _ in 0..share {
+                    handles.push(endpoint.connect(server).await?);
+                }
+                Ok(handles)
+            });
+        }
+        tasks.join().await
+    }
+}
+
+async fn drain(
+    mut send: impl SendStream,
+    mut recv: impl RecvStream,
+    probe: Arc<Probe>,
+) -> Result<Vec<()>> {
+    // The peer does not know of a stream before something has been sent on it.
+    send.write_all(&[0]).await?;
+    while !probe.stopped() {
+        let chunk = recv
+            .read_chunk()
+            .await?
+            .context("the server ended the stream")?;
+        probe.received(chunk.len());
+    }
+    recv.stop();
+    Ok(Vec::new())
+}
+
+async fn fill(
+    mut send: impl SendStream,
+    _recv: impl RecvStream,
+    probe: Arc<Probe>,
+) -> Result<Vec<()>> {
+    let chunk = Bytes::from(vec![0x5a; CHUNK_BYTES]);
+    while !probe.stopped() {
+        send.write_chunk(chunk.clone()).await?;
+    }
+    Ok(Vec::new())
+}
+
+async fn request(connection: impl Connection, probe: Arc<Probe>) -> Result<Vec<Duration>> {
+    static REQUEST: [u8; REQUEST_BYTES] = [0x5a; REQUEST_BYTES];
+    let mut durations = Vec::new();
+    while !probe.stopped() {
+        let start = Instant::now();
+        let (mut send, mut recv) = connection.open_bi().await?;
+        send.write_all(&REQUEST).await?;
+        send.finish()?;
+        let response = recv.read_to_end(RESPONSE_BYTES).await?;
+        ensure!(
+            response.len() == RESPONSE_BYTES,
+            "a response of {} bytes",
+            response.len()
+        );
+        if probe.measuring() {
+            durations.push(start.elapsed());
+        }
+        probe.completed();
+    }
+    Ok(durations)
+}
+
+async fn ping(
+    mut send: impl SendStream,
+    mut recv: impl RecvStream,
+    probe: Arc<Probe>,
+) -> Result<Vec<Duration>> {
+    static PING: [u8; PING_BYTES] = [0x5a; PING_BYTES];
+    let mut durations = Vec::new();
+    while !probe.stopped() {
+        let start = Instant::now();
+        send.write_all(&PING).await?;
+        let mut missing = PING_BYTES;
+        while missing > 0 {
+            let chunk = recv
+                .read_chunk()
+                .await?
+                .context("the server ended the stream")?;
+            missing = missing
+                .checked_sub(chunk.len())
+                .context("more came back than was sent")?;
+        }
+        if probe.measuring() {
+            durations.push(start.elapsed());
+        }
+        probe.completed();
+    }
+    Ok(durations)
+}
+
+/// Percentiles of all durations, in microseconds.
+fn latencies(mut durations: Vec<Duration>) -> Value {
+    durations.sort_unstable();
+    let percentile = |percent: usize| {
+        let index = (durations.len() * percent / 100).min(durations.len().saturating_sub(1));
+        durations
+            .get(index)
+            .map(|duration| duration.as_secs_f64() * 1e6)
+    };
+    json!({ "samples": durations.len(), "p50": percentile(50), "p99": percentile(99) })
+}
+
+/// Tasks whose results are collected; the first failure is the result of all.
+struct Tasks<'a, S, T> {
+    stack: &'a S,
+    spawned: usize,
+    sender: mpsc::UnboundedSender<Result<Vec<T>>>,
+    receiver: mpsc::UnboundedReceiver<Result<Vec<T>>>,
+}
+
+impl<'a, S: Stack, T: Send + 'static> Tasks<'a, S, T> {
+    fn new(stack: &'a S) -> Self {
+        let (sender, receiver) = mpsc::unbounded();
+        Self {
+            stack,
+            spawned: 0,
+            sender,
+            receiver,
+        }
+    }
+
+    fn spawn(&mut self, task: impl Future<Output = Result<Vec<T>>> + Send + 'static) {
+        let sender = self.sender.clone();
+        self.spawned += 1;
+        self.stack.spawn(async move {
+            // The receiver is gone when another task has failed before.
+            let _ = sender.unbounded_send(task.await);
+        });
+    }
+
+    async fn join(self) -> Result<Vec<T>> {
+        let Self {
+            spawned,
+            sender,
+            mut receiver,
+            ..
+        } = self;
+        // What ends the loop if a task disappears without a result.
+        drop(sender);
+        let mut collected = Vec::new();
+        for _ in 0..spawned {
+            match receiver.next().await {
+                Some(result) => collected.extend(result?),
+                None => bail!("a task was dropped before it ended"),
+            }
+        }
+        Ok(collected)
+    }
+}

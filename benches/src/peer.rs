@@ -1,0 +1,99 @@
+//! What the programs in `src/bin` have in common.
+
+use std::{env, process::ExitCode, sync::Arc};
+
+use anyhow::{Context, Result};
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
+use serde_json::json;
+
+use crate::{
+    client,
+    options::{HELP, Options, Role},
+    probe::{Probe, emit},
+    server,
+    settings::Settings,
+    stack::Stack,
+};
+
+/// A process that is about to play its part.
+#[derive(Clone)]
+pub struct Peer {
+    /// What it was asked to do.
+    pub options: Arc<Options>,
+    settings: Settings,
+    probe: Arc<Probe>,
+}
+
+impl Peer {
+    /// The application, to be driven by the executor that belongs to `stack`.
+    pub async fn run<S: Stack>(self, stack: S) -> Result<()> {
+        match self.options.role {
+            Role::Server { listen } => {
+                server::run(stack, &self.options, &self.settings, self.probe, listen).await
+            }
+            Role::Client { server } => {
+                client::run(stack, &self.options, &self.settings, self.probe, server).await
+            }
+        }
+    }
+}
+
+/// Starts an executor and drives the application on it.
+pub type Start = fn(Peer) -> Result<()>;
+
+/// The whole of a peer's `main`: `subjects` are the names it answers to.
+pub fn main(subjects: &[(&str, Start)]) -> ExitCode {
+    let mut arguments = env::args().skip(1).peekable();
+    match arguments.peek().map(String::as_str) {
+        Some("subjects") => {
+            subjects.iter().for_each(|(name, _)| println!("{name}"));
+            return ExitCode::SUCCESS;
+        }
+        Some("--help" | "-h" | "help") => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
+    }
+    match Options::parse(arguments).and_then(|options| start(subjects, options)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            emit("failed", json!({ "error": format!("{error:#}") }));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(subjects: &[(&str, Start)], options: Options) -> Result<()> {
+    let (_, start) = subjects
+        .iter()
+        .find(|(name, _)| *name == options.subject)
+        .with_context(|| format!("this program has no subject {:?}", options.subject))?;
+    // Before any thread exists, so that all of them inherit it.
+    pin(&options.cores).context("--cores")?;
+    let settings = Settings::load(&options.identity, &options.provider, options.packet_size)?;
+    let probe = Probe::new();
+    if !options.detached {
+        probe.listen_to_driver();
+    }
+    start(Peer {
+        options: Arc::new(options),
+        settings,
+        probe,
+    })
+}
+
+fn pin(cores: &[usize]) -> Result<()> {
+    if cores.is_empty() {
+        return Ok(());
+    }
+    let mut set = CpuSet::new();
+    for core in cores {
+        set.set(*core)?;
+    }
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}

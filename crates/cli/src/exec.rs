@@ -1,0 +1,128 @@
+//! The one place that names executors. Everything else is generic over [`Native`].
+
+use std::future::Future;
+use std::io;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use clap::ValueEnum;
+use futures::FutureExt;
+use futures::channel::oneshot;
+use polyquic::{Executor, Runtime};
+
+// Without an executor there is nothing that this program could run on.
+#[cfg(not(any(feature = "smol", feature = "tokio", feature = "blocking")))]
+compile_error!("enable at least one of the features smol, tokio and blocking");
+
+/// The executors that this build can run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExecutorKind {
+    /// smol's async-executor and async-io on one thread
+    #[cfg(feature = "smol")]
+    Smol,
+    /// smol with one work-stealing thread per core
+    #[cfg(feature = "smol")]
+    SmolMulti,
+    /// tokio's multi-thread runtime
+    #[cfg(feature = "tokio")]
+    Tokio,
+    /// plain threads
+    #[cfg(feature = "blocking")]
+    Blocking,
+}
+
+impl ExecutorKind {
+    /// What `--executor` accepts and the tables show.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            #[cfg(feature = "smol")]
+            Self::Smol => "smol",
+            #[cfg(feature = "smol")]
+            Self::SmolMulti => "smol-multi",
+            #[cfg(feature = "tokio")]
+            Self::Tokio => "tokio",
+            #[cfg(feature = "blocking")]
+            Self::Blocking => "blocking",
+        }
+    }
+}
+
+impl Default for ExecutorKind {
+    fn default() -> Self {
+        Self::value_variants()[0]
+    }
+}
+
+/// An executor whose handle may go into tasks that move between threads.
+///
+/// [`Executor`] alone does not promise that, for the sake of thread-per-core executors; all those
+/// this program runs on do.
+pub(crate) trait Native: Executor<Timer: Send> + Send + Sync {}
+
+impl<R: Executor<Timer: Send> + Send + Sync> Native for R {}
+
+/// An application that is written once and runs on every executor.
+///
+/// What a generic closure would be, if Rust had any.
+pub(crate) trait App {
+    /// What it comes back with.
+    type Output;
+
+    /// Run to completion.
+    fn run<R: Native>(self, rt: R) -> impl Future<Output = Self::Output>;
+}
+
+/// Start an executor, run `app` on it, and shut the executor down.
+pub(crate) fn run<A: App>(kind: ExecutorKind, app: A) -> A::Output {
+    match kind {
+        #[cfg(feature = "smol")]
+        ExecutorKind::Smol => polyquic::smol::run(1, |rt| app.run(rt)),
+        #[cfg(feature = "smol")]
+        ExecutorKind::SmolMulti => polyquic::smol::run(threads(), |rt| app.run(rt)),
+        #[cfg(feature = "tokio")]
+        ExecutorKind::Tokio => {
+            polyquic::tokio::run(polyquic::tokio::Flavor::MultiThread(threads()), |rt| {
+                app.run(rt)
+            })
+        }
+        #[cfg(feature = "blocking")]
+        ExecutorKind::Blocking => polyquic::blocking::run(|rt| app.run(rt)),
+    }
+}
+
+/// Worker threads of the multi-threaded executors: one per core, and at least two, lest
+/// `smol-multi` on a single core be `smol`.
+#[cfg(any(feature = "smol", feature = "tokio"))]
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(2, NonZeroUsize::get).max(2)
+}
+
+/// Run a blocking closure off the I/O path and wait for its result.
+///
+/// Not interrupted by dropping the future: the closure runs to its end either way.
+pub(crate) fn offload<T: Send + 'static>(
+    rt: &impl Runtime,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Offloaded<T> {
+    let (sender, receiver) = oneshot::channel();
+    rt.offload(Box::new(move || {
+        // Nobody waiting any more is fine.
+        let _ = sender.send(job());
+    }));
+    Offloaded(receiver)
+}
+
+/// Future of [`offload`]. Fails when the executor is shut down before the job was run.
+#[derive(Debug)]
+pub(crate) struct Offloaded<T>(oneshot::Receiver<T>);
+
+impl<T> Future for Offloaded<T> {
+    type Output = io::Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0
+            .poll_unpin(cx)
+            .map_err(|_| io::Error::other("the executor was shut down"))
+    }
+}

@@ -1,0 +1,236 @@
+//! What `serve`, `perf server` and `demo` have in common: listening, accepting, shutting down.
+
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use polyquic::{Connection, Endpoint, Incoming, ServerConfig, VarInt, spawn, timeout};
+
+use crate::args::ServerArgs;
+use crate::certs::{Identity, development_identity, load_identity};
+use crate::exec::Native;
+use crate::failure::Failure;
+use crate::gate::Gate;
+use crate::signals::{self, Signals};
+use crate::tls;
+use crate::transport::TransportFactory;
+
+/// Default port: 443 needs privileges.
+const DEFAULT_PORT: u16 = 4433;
+
+/// How long closing may take: the peers learn of it, or they time out.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+
+/// A server that is ready to be started on an executor.
+#[derive(Clone)]
+pub(crate) struct ServerSetup {
+    config: ServerConfig,
+    transport: TransportFactory,
+    listen: Vec<SocketAddr>,
+    /// Nobody asked for these addresses: one that this machine does not have may be left out.
+    listen_by_default: bool,
+    retry: bool,
+}
+
+impl ServerSetup {
+    /// Read files and check everything that can be checked before a socket is opened.
+    pub(crate) fn new(args: &ServerArgs, alpn: &[u8], max_streams: u32) -> Result<Self, Failure> {
+        let listen_by_default = args.listen.is_empty();
+        let listen = if listen_by_default {
+            vec![(Ipv6Addr::UNSPECIFIED, DEFAULT_PORT).into()]
+        } else {
+            args.listen.clone()
+        };
+        let identity = match (&args.cert, &args.key) {
+            (Some(cert), Some(key)) => load_identity(cert, key)?,
+            _ => development_identity(&listen, &args.name)?,
+        };
+        if let (Some(path), Some(pem)) = (&args.ca_out, &identity.dev_ca_pem) {
+            write_ca(path, pem)?;
+        }
+        let transport = TransportFactory::new(&args.transport, max_streams)?;
+        let mut setup = Self::with_identity(&identity, alpn, transport, listen)?;
+        setup.listen_by_default = listen_by_default;
+        setup.retry = args.retry;
+        Ok(setup)
+    }
+
+    /// A server that presents `identity`.
+    pub(crate) fn with_identity(
+        identity: &Identity,
+        alpn: &[u8],
+        transport: TransportFactory,
+        listen: Vec<SocketAddr>,
+    ) -> Result<Self, Failure> {
+        let mut config = ServerConfig::with_crypto(tls::server(identity, alpn)?);
+        config.transport_config(transport.shared());
+        Ok(Self {
+            config,
+            transport,
+            listen,
+            listen_by_default: false,
+            retry: false,
+        })
+    }
+
+    /// Open the sockets.
+    pub(crate) fn listen<R: Native>(&self, rt: &R) -> Result<Vec<Endpoint>, Failure> {
+        let bind = |address| Endpoint::server(rt, self.config.clone(), address);
+        let mut endpoints = Vec::new();
+        for address in &self.listen {
+            let mut result = bind(*address);
+            if self.listen_by_default && result.as_ref().is_err_and(no_such_family) {
+                result = bind((Ipv4Addr::UNSPECIFIED, address.port()).into());
+            }
+            endpoints.push(
+                result.map_err(|e| Failure::io(format!("cannot listen on {address}"), &e))?,
+            );
+        }
+        Ok(endpoints)
+    }
+
+    /// Accept connections until the endpoint is closed, each with a task of its own.
+    pub(crate) async fn accept<R, H, F>(self, rt: R, endpoint: Endpoint, gate: Gate, handler: H)
+    where
+        R: Native,
+        H: Fn(Connection) -> F + Clone + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        while let Some(incoming) = endpoint.accept().await {
+            if gate.draining() {
+                incoming.refuse();
+                continue;
+            }
+            if self.retry && !incoming.remote_address_validated() {
+                // Fails only when there was a retry already, which `validated` excludes.
+                let _ = incoming.retry();
+                continue;
+            }
+            let peer = incoming.remote_address();
+            let handler = handler.clone();
+            match self.accept_one(incoming) {
+                Ok(connecting) => spawn(&rt, async move {
+                    // Answer 0-RTT requests before the handshake is over; for a server this never
+                    // fails. A handshake that does shows up as the end of the connection.
+                    let connection = match connecting.into_0rtt() {
+                        Ok((connection, _)) => connection,
+                        Err(connecting) => match connecting.await {
+                            Ok(connection) => connection,
+                            Err(error) => {
+                                tracing::info!(%peer, "handshake failed: {error}");
+                                return;
+                            }
+                        },
+                    };
+                    handler(connection).await;
+                }),
+                Err(error) => tracing::info!(%peer, "handshake failed: {error}"),
+            }
+        }
+    }
+
+    fn accept_one(
+        &self,
+        incoming: Incoming,
+    ) -> Result<polyquic::Connecting, polyquic::ConnectionError> {
+        if !self.transport.per_connection() {
+            return incoming.accept();
+        }
+        let mut config = self.config.clone();
+        config.transport_config(self.transport.one(&format!("server-{}", incoming.orig_dst_cid())));
+        incoming.accept_with(Arc::new(config))
+    }
+}
+
+/// Whether an address family is missing on this machine, as opposed to a port being taken.
+fn no_such_family(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.kind() == io::ErrorKind::Unsupported
+        // EAFNOSUPPORT has no kind of its own.
+        || cfg!(target_os = "linux") && error.raw_os_error() == Some(97)
+}
+
+fn write_ca(path: &Path, pem: &str) -> Result<(), Failure> {
+    let fail = |e: &io::Error| Failure::io(format!("cannot write the CA to {}", path.display()), e);
+    // Whole or not at all: a client that waits for the file must not see half of it.
+    let dir = path.parent().filter(|p| !p.as_os_str().is_empty());
+    let mut file = tempfile::NamedTempFile::new_in(dir.unwrap_or(Path::new(".")))
+        .map_err(|e| fail(&e))?;
+    io::Write::write_all(&mut file, pem.as_bytes()).map_err(|e| fail(&e))?;
+    #[cfg(unix)]
+    {
+        // A certificate is public, and the client may be somebody else.
+        use std::os::unix::fs::PermissionsExt;
+        let public = std::fs::Permissions::from_mode(0o644);
+        file.as_file().set_permissions(public).map_err(|e| fail(&e))?;
+    }
+    file.persist(path).map_err(|e| fail(&e.error))?;
+    Ok(())
+}
+
+/// Say where the server listens: on standard output, for people and scripts that wait for it.
+pub(crate) fn announce(endpoints: &[Endpoint], what: &str) {
+    for endpoint in endpoints {
+        if let Ok(address) = endpoint.local_addr() {
+            println!("listening on {address} ({what})");
+        }
+    }
+}
+
+/// Serve until a signal, then drain: stop accepting, wait for open transfers, close.
+pub(crate) async fn until_signal<R: Native>(
+    rt: &R,
+    endpoints: &[Endpoint],
+    gate: &Gate,
+    signals: &Signals,
+    drain_timeout: Duration,
+) -> Result<(), Failure> {
+    let signal = signals.nth(1).await;
+    gate.drain();
+    // New connections are refused from now on; the established ones go on.
+    for endpoint in endpoints {
+        endpoint.set_server_config(None);
+    }
+    let open = gate.open();
+    if open > 0 {
+        eprintln!(
+            "polyquic: {}: finishing {open} open transfer{} (at most {} s; a second signal closes \
+             at once)",
+            signals::name(signal),
+            if open == 1 { "" } else { "s" },
+            drain_timeout.as_secs_f64(),
+        );
+    }
+    let drained = {
+        let empty = std::pin::pin!(timeout(rt, drain_timeout, gate.empty()));
+        let second = std::pin::pin!(signals.nth(2));
+        match select(empty, second).await {
+            Either::Left((Ok(()), _)) => Ok(()),
+            Either::Left((Err(_), _)) => Err("the drain timeout passed"),
+            Either::Right(_) => Err("a second signal arrived"),
+        }
+    };
+    let cut_off = gate.open();
+    close(rt, endpoints, b"server is shutting down").await;
+    match drained {
+        Ok(()) => Ok(()),
+        Err(why) => Err(Failure::transfer(format!(
+            "{why}: {cut_off} open transfer{} cut off",
+            if cut_off == 1 { " was" } else { "s were" }
+        ))),
+    }
+}
+
+/// Close all connections and wait until the peers know, within limits.
+pub(crate) async fn close<R: Native>(rt: &R, endpoints: &[Endpoint], reason: &[u8]) {
+    for endpoint in endpoints {
+        endpoint.close(VarInt::from_u32(0), reason);
+    }
+    let idle = futures::future::join_all(endpoints.iter().map(|e| e.wait_idle()));
+    // A peer that has vanished is no reason to stay.
+    let _ = timeout(rt, CLOSE_LIMIT, idle).await;
+}

@@ -1,0 +1,238 @@
+//! The connection machine.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn_proto::{
+    ConnectionEvent, ConnectionStats, Datagrams, Dir, EndpointEvent, Event, RecvStream, SendStream,
+    Side, StreamId, Streams, Transmit, VarInt, congestion, crypto,
+};
+
+use crate::{BatchSizer, Instant};
+
+/// One connection.
+///
+/// # Kinds of methods
+///
+/// *Getters* look, and change nothing. *Input*: [`handle_event`](Self::handle_event) (from
+/// [`Endpoint::handle`](crate::Endpoint::handle) and
+/// [`Endpoint::handle_event`](crate::Endpoint::handle_event)),
+/// [`handle_timeout`](Self::handle_timeout). *Mutators* act for the application: streams,
+/// datagrams, closing. *Output*: [`poll_transmit`](Self::poll_transmit),
+/// [`poll_timeout`](Self::poll_timeout), [`poll_endpoint_events`](Self::poll_endpoint_events),
+/// [`poll`](Self::poll), to be drained in this order after any input or mutation.
+///
+/// Times passed in must not go backwards. Calls with the same time may come in any order.
+pub struct Connection {
+    inner: quinn_proto::Connection,
+    batch: BatchSizer,
+}
+
+impl Connection {
+    pub(crate) fn new(inner: quinn_proto::Connection) -> Self {
+        Self {
+            inner,
+            batch: BatchSizer::default(),
+        }
+    }
+
+    // Input
+
+    /// Take in what the endpoint routed here.
+    pub fn handle_event(&mut self, event: ConnectionEvent) {
+        self.inner.handle_event(event);
+    }
+
+    /// Do what is due at `now`. Too early a call is harmless.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.inner.handle_timeout(now);
+    }
+
+    // Output
+
+    /// Next datagrams to send, written to `buf`, which must be empty.
+    ///
+    /// Holds several of [`Transmit::segment_size`] bytes when `max_segments`, what the socket
+    /// supports, is above 1; how many follows from what this connection has been filling. Call it
+    /// until it returns `None`, within a budget: the last call tells congestion control that the
+    /// application, not the network, is the limit.
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        max_segments: usize,
+        buf: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        let limit = self.batch.limit(self.inner.current_mtu(), max_segments);
+        let transmit = self.inner.poll_transmit(now, limit, buf)?;
+        self.batch.sent(datagrams(&transmit));
+        Some(transmit)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due.
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        self.inner.poll_timeout()
+    }
+
+    /// What the endpoint must be told.
+    pub fn poll_endpoint_events(&mut self) -> Option<EndpointEvent> {
+        self.inner.poll_endpoint_events()
+    }
+
+    /// What the application should know.
+    pub fn poll(&mut self) -> Option<Event> {
+        self.inner.poll()
+    }
+
+    // Mutators
+
+    /// Opening and accepting streams.
+    pub fn streams(&mut self) -> Streams<'_> {
+        self.inner.streams()
+    }
+
+    /// The receiving half of a stream. Panics when a stream of this kind has none.
+    pub fn recv_stream(&mut self, id: StreamId) -> RecvStream<'_> {
+        self.inner.recv_stream(id)
+    }
+
+    /// The sending half of a stream. Panics when a stream of this kind has none.
+    pub fn send_stream(&mut self, id: StreamId) -> SendStream<'_> {
+        self.inner.send_stream(id)
+    }
+
+    /// Unreliable datagrams (RFC 9221).
+    pub fn datagrams(&mut self) -> Datagrams<'_> {
+        self.inner.datagrams()
+    }
+
+    /// Close with an application's code and reason (RFC 9000 section 10.2). What has not been
+    /// delivered is lost.
+    pub fn close(&mut self, now: Instant, error_code: VarInt, reason: Bytes) {
+        self.inner.close(now, error_code, reason);
+    }
+
+    /// Send a PING frame, which the peer acknowledges.
+    pub fn ping(&mut self) {
+        self.inner.ping();
+    }
+
+    /// Update the packet protection keys (RFC 9001 section 6).
+    pub fn force_key_update(&mut self) {
+        self.inner.force_key_update();
+    }
+
+    /// Note that the local address changed: take another connection id and find the path anew.
+    pub fn local_address_changed(&mut self) {
+        self.inner.local_address_changed();
+    }
+
+    /// Change how many streams the peer may have open at once.
+    pub fn set_max_concurrent_streams(&mut self, dir: Dir, count: VarInt) {
+        self.inner.set_max_concurrent_streams(dir, count);
+    }
+
+    /// Change how many bytes written by the application are kept until they are acknowledged.
+    pub fn set_send_window(&mut self, bytes: u64) {
+        self.inner.set_send_window(bytes);
+    }
+
+    /// Change how many bytes the peer may send before the application has read them.
+    pub fn set_receive_window(&mut self, bytes: VarInt) {
+        self.inner.set_receive_window(bytes);
+    }
+
+    // Getters
+
+    /// Finished or reset streams, and streams still open for sending, of which the peer may not
+    /// have everything.
+    pub fn send_streams(&mut self) -> usize {
+        self.inner.streams().send_streams()
+    }
+
+    /// Client or server.
+    pub fn side(&self) -> Side {
+        self.inner.side()
+    }
+
+    /// Whether the handshake is still going on.
+    pub fn is_handshaking(&self) -> bool {
+        self.inner.is_handshaking()
+    }
+
+    /// Whether the connection was closed, by either side or by an error.
+    pub fn is_closed(&self) -> bool {
+        self.inner.is_closed()
+    }
+
+    /// Whether nothing more will come of this connection.
+    pub fn is_drained(&self) -> bool {
+        self.inner.is_drained()
+    }
+
+    /// Whether 0-RTT keys are at hand (clients only).
+    pub fn has_0rtt(&self) -> bool {
+        self.inner.has_0rtt()
+    }
+
+    /// Whether the server accepted 0-RTT data (clients, after the handshake).
+    pub fn accepted_0rtt(&self) -> bool {
+        self.inner.accepted_0rtt()
+    }
+
+    /// The TLS session.
+    pub fn crypto_session(&self) -> &dyn crypto::Session {
+        self.inner.crypto_session()
+    }
+
+    /// The peer's current address.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.inner.remote_address()
+    }
+
+    /// The local address at which the peer's first datagram arrived (servers, where known).
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        self.inner.local_ip()
+    }
+
+    /// The current estimate of the round-trip time.
+    pub fn rtt(&self) -> Duration {
+        self.inner.rtt()
+    }
+
+    /// The least round-trip time seen on this path.
+    pub fn min_rtt(&self) -> Duration {
+        self.inner.min_rtt()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> ConnectionStats {
+        self.inner.stats()
+    }
+
+    /// The congestion controller's state.
+    pub fn congestion_state(&self) -> &dyn congestion::Controller {
+        self.inner.congestion_state()
+    }
+
+    /// Largest UDP payload in bytes that the path is known to carry.
+    pub fn current_mtu(&self) -> u16 {
+        self.inner.current_mtu()
+    }
+}
+
+/// How many datagrams a transmit holds.
+fn datagrams(transmit: &Transmit) -> usize {
+    transmit
+        .segment_size
+        .map_or(1, |segment| transmit.size.div_ceil(segment))
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("side", &self.side())
+            .field("remote_address", &self.remote_address())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,224 @@
+//! The endpoint machine: from datagrams to connections.
+
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use quinn_proto::{
+    ClientConfig, ConnectError, ConnectionError, ConnectionEvent, ConnectionHandle, DatagramEvent,
+    EcnCodepoint, EndpointEvent, Incoming, RetryError, ServerConfig, Transmit,
+};
+
+use crate::{Connection, EndpointConfig, Instant};
+
+/// What the machine must know of the socket it is used with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketTraits {
+    /// Whether the socket's addresses are IPv6; IPv4 peers are then mapped (`::ffff:a.b.c.d`).
+    pub ipv6: bool,
+    /// Whether the network layer may fragment packets. Path MTU discovery (RFC 8899) is off then.
+    pub may_fragment: bool,
+}
+
+/// Counters over an endpoint's life.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndpointStats {
+    /// Handshakes accepted.
+    pub accepted_handshakes: u64,
+    /// Handshakes started as a client.
+    pub outgoing_handshakes: u64,
+    /// Connection attempts refused.
+    pub refused_handshakes: u64,
+    /// Connection attempts ignored.
+    pub ignored_handshakes: u64,
+    /// Connection attempts that were answered with a Retry packet.
+    pub retried_handshakes: u64,
+    /// Datagrams received.
+    pub datagrams_received: u64,
+    /// Datagrams received that belonged to no connection and started none.
+    pub datagrams_discarded: u64,
+    /// Stateless answers that were dropped because too many were waiting to be sent.
+    pub responses_dropped: u64,
+    /// Changes of socket that failed, the old socket having been kept.
+    pub rebind_failures: u64,
+}
+
+/// Routes datagrams to connections, and makes connections.
+///
+/// # Kinds of methods
+///
+/// *Getters*: [`open_connections`](Self::open_connections), [`stats`](Self::stats). *Input*:
+/// [`handle`](Self::handle) for datagrams, [`handle_event`](Self::handle_event) for what
+/// connections say. *Decisions*: [`connect`](Self::connect), and for each [`Incoming`] exactly one
+/// of [`accept`](Self::accept), [`refuse`](Self::refuse), [`retry`](Self::retry),
+/// [`ignore`](Self::ignore).
+///
+/// Methods that take a `Vec<u8>` write the datagram to be sent, described by the [`Transmit`] that
+/// they return, into it; it must be empty.
+pub struct Endpoint {
+    inner: quinn_proto::Endpoint,
+    ipv6: bool,
+    stats: EndpointStats,
+}
+
+impl Endpoint {
+    /// A new endpoint; a server if there is a server configuration.
+    pub fn new(
+        config: &EndpointConfig,
+        server_config: Option<Arc<ServerConfig>>,
+        socket: SocketTraits,
+    ) -> Self {
+        Self {
+            inner: quinn_proto::Endpoint::new(
+                Arc::new(config.build()),
+                server_config,
+                !socket.may_fragment,
+                None,
+            ),
+            ipv6: socket.ipv6,
+            stats: EndpointStats::default(),
+        }
+    }
+
+    /// Replace the configuration for future incoming connections; `None` refuses them all.
+    pub fn set_server_config(&mut self, server_config: Option<Arc<ServerConfig>>) {
+        self.inner.set_server_config(server_config);
+    }
+
+    /// Note that the socket was replaced by one of this address family.
+    pub fn set_ipv6(&mut self, ipv6: bool) {
+        self.ipv6 = ipv6;
+    }
+
+    /// Connections that have not been drained yet.
+    pub fn open_connections(&self) -> usize {
+        self.inner.open_connections()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> EndpointStats {
+        self.stats
+    }
+
+    /// Counters, for the driver to add to.
+    pub fn stats_mut(&mut self) -> &mut EndpointStats {
+        &mut self.stats
+    }
+
+    /// Take in one datagram.
+    ///
+    /// Never fails: a datagram that makes no sense is discarded and counted.
+    pub fn handle(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        local_ip: Option<IpAddr>,
+        ecn: Option<EcnCodepoint>,
+        data: BytesMut,
+        response: &mut Vec<u8>,
+    ) -> Option<DatagramEvent> {
+        self.stats.datagrams_received += 1;
+        let event = self
+            .inner
+            .handle(now, remote, local_ip, ecn, data, response);
+        if event.is_none() {
+            self.stats.datagrams_discarded += 1;
+        }
+        event
+    }
+
+    /// Take in what a connection has to say; the answer, if any, goes back to that connection.
+    pub fn handle_event(
+        &mut self,
+        handle: ConnectionHandle,
+        event: EndpointEvent,
+    ) -> Option<ConnectionEvent> {
+        self.inner.handle_event(handle, event)
+    }
+
+    /// Start a connection to `remote`, whose certificate must be valid for `server_name`.
+    ///
+    /// # Errors
+    ///
+    /// Bad parameters: an address of the wrong family or with port 0, a malformed name, a version
+    /// that this endpoint does not speak; or no connection ids left.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        config: ClientConfig,
+        remote: SocketAddr,
+        server_name: &str,
+    ) -> Result<(ConnectionHandle, Connection), ConnectError> {
+        let remote = match remote {
+            SocketAddr::V6(_) if !self.ipv6 => {
+                return Err(ConnectError::InvalidRemoteAddress(remote));
+            }
+            SocketAddr::V4(v4) if self.ipv6 => {
+                SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0).into()
+            }
+            _ => remote,
+        };
+        let (handle, connection) = self.inner.connect(now, config, remote, server_name)?;
+        self.stats.outgoing_handshakes += 1;
+        Ok((handle, Connection::new(connection)))
+    }
+
+    /// Accept a connection attempt, with another configuration if one is given.
+    ///
+    /// # Errors
+    ///
+    /// Why the handshake failed at once, and possibly what to answer.
+    pub fn accept(
+        &mut self,
+        incoming: Incoming,
+        now: Instant,
+        response: &mut Vec<u8>,
+        server_config: Option<Arc<ServerConfig>>,
+    ) -> Result<(ConnectionHandle, Connection), (ConnectionError, Option<Transmit>)> {
+        match self.inner.accept(incoming, now, response, server_config) {
+            Ok((handle, connection)) => {
+                self.stats.accepted_handshakes += 1;
+                Ok((handle, Connection::new(connection)))
+            }
+            Err(error) => Err((error.cause, error.response)),
+        }
+    }
+
+    /// Refuse a connection attempt with CONNECTION_REFUSED (RFC 9000 section 20.1).
+    pub fn refuse(&mut self, incoming: Incoming, response: &mut Vec<u8>) -> Transmit {
+        self.stats.refused_handshakes += 1;
+        self.inner.refuse(incoming, response)
+    }
+
+    /// Have the peer prove that it receives at its address (RFC 9000 section 8.1.2).
+    ///
+    /// # Errors
+    ///
+    /// Gives `incoming` back when it already bears a Retry token.
+    pub fn retry(
+        &mut self,
+        incoming: Incoming,
+        response: &mut Vec<u8>,
+    ) -> Result<Transmit, RetryError> {
+        let transmit = self.inner.retry(incoming, response)?;
+        self.stats.retried_handshakes += 1;
+        Ok(transmit)
+    }
+
+    /// Forget a connection attempt without an answer.
+    pub fn ignore(&mut self, incoming: Incoming) {
+        self.stats.ignored_handshakes += 1;
+        self.inner.ignore(incoming);
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("open_connections", &self.open_connections())
+            .field("ipv6", &self.ipv6)
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}

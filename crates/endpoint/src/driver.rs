@@ -1,0 +1,576 @@
+//! The future that moves datagrams, timers and wake-ups of one endpoint.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+use polyquic_core::{
+    ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Instant, TimerQueue, Transmit,
+};
+use polyquic_runtime::{DatagramSocket, Ecn, Received, RecvBatch, Runtime, Timer};
+
+use crate::connection::{self, ConnectionInner};
+use crate::shared::{Rebind, Shared, State, lock, respond, wake_all};
+use crate::wake::cause;
+
+/// Datagrams to take in before the application gets to run and answers are sent.
+///
+/// Small steps keep both peers busy at once; large ones make them take turns, each asleep while the
+/// other works. A kernel that coalesces (GRO) may exceed it by one message.
+const RECV_STEP_DATAGRAMS: usize = 64;
+
+/// Most messages to ask the socket for at once.
+const RECV_STEP_MESSAGES: usize = 32;
+
+/// Datagrams to send before looking at the socket again.
+const SEND_STEP_DATAGRAMS: usize = 128;
+
+/// Sends for one connection before it is the next one's turn.
+const SENDS_PER_CONNECTION: usize = 2;
+
+/// Moves the datagrams of one endpoint: the only future that touches its socket.
+///
+/// Made by [`Endpoint`](crate::Endpoint) and spawned through [`Spawn`](polyquic_runtime::Spawn). It
+/// is `Send` when the runtime's handle, timer and socket are; nothing here demands it.
+///
+/// # What a poll does
+///
+/// 1. Send for the connections that have something to send: those that handles wrote to, those that
+///    received something in the poll before, those whose deadline has passed.
+/// 2. Receive a step's worth of datagrams, feed the machines, and wake who waits for them.
+/// 3. If anybody was woken, yield: what they write travels with the acknowledgements. Otherwise
+///    acknowledge at once.
+///
+/// It knows why it was woken, receives only when the socket said that there is something, and
+/// re-arms the timer only for an earlier deadline. There is no task per connection, no channel, and
+/// one lock for all datagrams of a connection that arrive in a row.
+///
+/// It completes when all handles and connections are gone, or when the socket fails. Dropping it
+/// fails every connection.
+#[must_use = "an endpoint does nothing unless its driver is run"]
+pub struct Driver<R: Runtime> {
+    rt: R,
+    shared: Arc<Shared>,
+    io: Io<R>,
+    timer: Pin<Box<R::Timer>>,
+    /// What the timer is set to.
+    armed: Option<Instant>,
+    timers: TimerQueue,
+    /// Connections to look at; each is flagged dirty.
+    queue: VecDeque<Arc<ConnectionInner>>,
+    /// Tasks to wake when no lock is held. Kept for its allocation.
+    woken: Vec<Waker>,
+    /// Kept for its allocation.
+    endpoint_events: Vec<EndpointEvent>,
+    wakers: Wakers,
+}
+
+/// The socket and what belongs to it.
+struct Io<R: Runtime> {
+    socket: R::Socket,
+    /// The socket before a rebind, until something arrives at the new one.
+    old_socket: Option<R::Socket>,
+    /// The socket may have something to receive.
+    readable: bool,
+    old_readable: bool,
+    /// How many messages to ask for, so that a step stays a step when the kernel coalesces.
+    recv_messages: usize,
+    batch: RecvBatch,
+    send_buf: Vec<u8>,
+    /// What is in `send_buf` and did not fit into the socket.
+    blocked: Option<Transmit>,
+}
+
+struct Wakers {
+    readable: Waker,
+    old_readable: Waker,
+    writable: Waker,
+    timer: Waker,
+}
+
+/// What became of a send.
+#[derive(PartialEq, Eq)]
+enum Sent {
+    Yes,
+    Blocked,
+}
+
+/// How to go on after a poll.
+enum Next {
+    /// There is more to do, but others should run first.
+    Yield,
+    /// Wait to be woken.
+    Wait,
+    /// Nothing will ever come again.
+    Done,
+}
+
+impl<R: Runtime> Driver<R> {
+    pub(crate) fn new(rt: R, socket: R::Socket, shared: Arc<Shared>) -> Self {
+        let signal = &shared.signal;
+        Self {
+            timer: Box::pin(rt.timer()),
+            rt,
+            io: Io {
+                socket,
+                old_socket: None,
+                // Asking is how the waker gets registered.
+                readable: true,
+                old_readable: false,
+                recv_messages: RECV_STEP_MESSAGES,
+                batch: RecvBatch::new(RECV_STEP_MESSAGES),
+                send_buf: Vec::new(),
+                blocked: None,
+            },
+            armed: None,
+            timers: TimerQueue::default(),
+            queue: VecDeque::new(),
+            woken: Vec::new(),
+            endpoint_events: Vec::new(),
+            wakers: Wakers {
+                readable: signal.waker(cause::READABLE),
+                old_readable: signal.waker(cause::OLD_READABLE),
+                writable: signal.waker(cause::WRITABLE),
+                timer: signal.waker(cause::TIMER),
+            },
+            shared,
+        }
+    }
+
+    fn run(&mut self, causes: u8) -> io::Result<Next> {
+        let now = self.shared.clock.now();
+        self.io.readable |= causes & cause::READABLE != 0;
+        self.io.old_readable |= causes & cause::OLD_READABLE != 0;
+        if causes & cause::WRITABLE != 0 {
+            self.io.retry_blocked(&mut self.wakers)?;
+        }
+        if causes & cause::HANDLE != 0 {
+            self.shared.drain_dirty(&mut self.queue);
+            self.handle_requests()?;
+        }
+        self.expire_timers(causes & cause::TIMER != 0, now);
+        self.flush(now)?;
+        self.receive()?;
+        let woke = !self.woken.is_empty();
+        wake_all(&mut self.woken);
+        if !woke && !self.queue.is_empty() {
+            self.flush(self.shared.clock.now())?;
+            wake_all(&mut self.woken);
+        }
+        self.arm_timer();
+
+        let sending = !self.queue.is_empty() && self.io.blocked.is_none();
+        if sending || self.io.readable || self.io.old_readable {
+            return Ok(Next::Yield);
+        }
+        if !self.shared.has_handles() {
+            let state = self.shared.lock();
+            if state.is_idle() && state.responses.is_empty() && self.io.blocked.is_none() {
+                return Ok(Next::Done);
+            }
+        }
+        Ok(Next::Wait)
+    }
+
+    /// Stateless answers, and changes of the socket.
+    fn handle_requests(&mut self) -> io::Result<()> {
+        let shared = self.shared.clone();
+        let mut state = shared.lock();
+        if let Some(rebind) = state.rebind.take() {
+            self.rebind(&mut state, rebind);
+        }
+        while self.io.blocked.is_none() {
+            let Some((transmit, data)) = state.responses.pop_front() else {
+                break;
+            };
+            self.io.send_buf.clear();
+            self.io.send_buf.extend_from_slice(&data);
+            self.io.send(transmit, &self.wakers)?;
+        }
+        Ok(())
+    }
+
+    fn rebind(&mut self, state: &mut MutexGuard<'_, State>, rebind: Rebind) {
+        let socket = match rebind {
+            Rebind::Socket(socket) => self.rt.adopt(socket),
+            Rebind::Address(addr) => self.rt.bind(addr),
+        };
+        let result = socket.and_then(|socket| Ok((socket.local_addr()?, socket)));
+        state.rebind_result = Some(match result {
+            Ok((addr, socket)) => {
+                let old = std::mem::replace(&mut self.io.socket, socket);
+                self.io.old_socket = Some(old);
+                self.io.old_readable = true;
+                self.io.readable = true;
+                // Addressed from the old socket; loss recovery sends it again.
+                self.io.blocked = None;
+                state.local_addr = addr;
+                state.core.set_ipv6(addr.is_ipv6());
+                for connection in state.connections() {
+                    let mut connection_state = lock(&connection.state);
+                    connection_state.machine.local_address_changed();
+                    enqueue(&mut self.queue, connection, &mut connection_state);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot change to another socket, keeping the old one");
+                state.core.stats_mut().rebind_failures += 1;
+                Err(error)
+            }
+        });
+        state.rebinding.drain(&mut self.woken);
+    }
+
+    /// Put connections whose deadline has passed into the queue.
+    fn expire_timers(&mut self, fired: bool, now: Instant) {
+        if fired {
+            let mut cx = Context::from_waker(&self.wakers.timer);
+            if self.timer.as_mut().poll_expired(&mut cx).is_ready() {
+                self.armed = None;
+            }
+        }
+        if self
+            .timers
+            .next_deadline()
+            .is_none_or(|deadline| deadline > now)
+        {
+            return;
+        }
+        let state = self.shared.lock();
+        while let Some(slot) = self.timers.pop_expired(now) {
+            if let Some(connection) = state.connection(ConnectionHandle(slot)) {
+                enqueue(&mut self.queue, connection, &mut lock(&connection.state));
+            }
+        }
+    }
+
+    fn arm_timer(&mut self) {
+        let Some(deadline) = self.timers.next_deadline() else {
+            return;
+        };
+        if self.armed.is_some_and(|armed| armed <= deadline) {
+            return;
+        }
+        self.timer.as_mut().reset(deadline);
+        self.armed = Some(deadline);
+        let mut cx = Context::from_waker(&self.wakers.timer);
+        if self.timer.as_mut().poll_expired(&mut cx).is_ready() {
+            self.armed = None;
+            self.shared.signal.raise(cause::TIMER);
+        }
+    }
+
+    /// Send for the connections in the queue, a step's worth.
+    fn flush(&mut self, now: Instant) -> io::Result<()> {
+        let mut budget = SEND_STEP_DATAGRAMS;
+        while budget > 0 && self.io.blocked.is_none() {
+            let Some(connection) = self.queue.pop_front() else {
+                break;
+            };
+            self.flush_connection(connection, now, &mut budget)?;
+        }
+        Ok(())
+    }
+
+    fn flush_connection(
+        &mut self,
+        connection: Arc<ConnectionInner>,
+        now: Instant,
+        budget: &mut usize,
+    ) -> io::Result<()> {
+        let mut state = lock(&connection.state);
+        if state
+            .machine
+            .poll_timeout()
+            .is_some_and(|deadline| deadline <= now)
+        {
+            state.machine.handle_timeout(now);
+        }
+        // First, because it may end a wait for delivery and so let a close go out.
+        state.handle_events(&mut self.woken);
+        state.advance_close(now);
+
+        let max_segments = self.io.socket.capabilities().max_send_segments;
+        let mut sends = 0;
+        let more = loop {
+            if sends == SENDS_PER_CONNECTION || *budget == 0 {
+                break true;
+            }
+            self.io.send_buf.clear();
+            let transmit = state
+                .machine
+                .poll_transmit(now, max_segments, &mut self.io.send_buf);
+            let Some(transmit) = transmit else {
+                break false;
+            };
+            let datagrams = transmit
+                .segment_size
+                .map_or(1, |size| transmit.size.div_ceil(size));
+            *budget = budget.saturating_sub(datagrams);
+            sends += 1;
+            if self.io.send(transmit, &self.wakers)? == Sent::Blocked {
+                break true;
+            }
+        };
+        while let Some(event) = state.machine.poll_endpoint_events() {
+            self.endpoint_events.push(event);
+        }
+        state.handle_events(&mut self.woken);
+        if let Some(deadline) = state.next_deadline() {
+            self.timers.schedule(connection.handle.0, deadline);
+        }
+        state.dirty = more;
+        drop(state);
+
+        if !self.endpoint_events.is_empty() {
+            self.forward_endpoint_events(&connection);
+        }
+        if more {
+            self.queue.push_back(connection);
+        }
+        Ok(())
+    }
+
+    /// Pass what a connection says to the endpoint, and the answers back.
+    fn forward_endpoint_events(&mut self, connection: &Arc<ConnectionInner>) {
+        let mut state = self.shared.lock();
+        for event in self.endpoint_events.drain(..) {
+            let drained = event.is_drained();
+            let answer = state.core.handle_event(connection.handle, event);
+            if drained {
+                self.timers.cancel(connection.handle.0);
+                state.remove(connection.handle, &mut self.woken);
+            }
+            if let Some(answer) = answer {
+                let mut connection_state = lock(&connection.state);
+                connection_state.machine.handle_event(answer);
+                enqueue(&mut self.queue, connection, &mut connection_state);
+            }
+        }
+    }
+
+    /// Receive a step's worth.
+    fn receive(&mut self) -> io::Result<()> {
+        if self.io.old_readable {
+            self.receive_old();
+        }
+        let mut datagrams = 0;
+        while self.io.readable && datagrams < RECV_STEP_DATAGRAMS {
+            let io = &mut self.io;
+            io.batch.set_limit(io.recv_messages);
+            let mut cx = Context::from_waker(&self.wakers.readable);
+            match io.socket.poll_recv(&mut cx, &mut io.batch) {
+                Poll::Pending => io.readable = false,
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Ready(Ok(())) => {
+                    let messages = io.batch.len();
+                    let (received, routed) = self.handle_batch();
+                    datagrams += received;
+                    let io = &mut self.io;
+                    if let Some(each) = received.checked_div(messages) {
+                        io.recv_messages =
+                            (RECV_STEP_DATAGRAMS / each.max(1)).clamp(1, RECV_STEP_MESSAGES);
+                    }
+                    if routed {
+                        io.old_socket = None;
+                        io.old_readable = false;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for the socket before a rebind, whose errors no longer matter.
+    fn receive_old(&mut self) {
+        let io = &mut self.io;
+        let Some(socket) = &mut io.old_socket else {
+            io.old_readable = false;
+            return;
+        };
+        io.batch.set_limit(RECV_STEP_MESSAGES);
+        let mut cx = Context::from_waker(&self.wakers.old_readable);
+        match socket.poll_recv(&mut cx, &mut io.batch) {
+            Poll::Pending => io.old_readable = false,
+            Poll::Ready(Ok(())) => {
+                self.handle_batch();
+            }
+            Poll::Ready(Err(_)) => {
+                io.old_socket = None;
+                io.old_readable = false;
+            }
+        }
+    }
+
+    /// Feed what is in the batch to the machines. Returns how many datagrams there were, and whether
+    /// any belonged to a connection.
+    fn handle_batch(&mut self) -> (usize, bool) {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.lock();
+        let State {
+            core,
+            connections,
+            incoming,
+            responses,
+            accepting,
+            closing,
+            ..
+        } = &mut *state;
+        let mut response = Vec::new();
+        let mut datagrams = 0;
+        let mut routed = false;
+        // Datagrams come in runs for the same connection: keep its lock from one to the next.
+        let mut current: Option<(&Arc<ConnectionInner>, MutexGuard<'_, connection::State>)> = None;
+        for Received { mut data, meta } in self.io.batch.drain() {
+            let ecn = meta.ecn.map(proto_ecn);
+            while !data.is_empty() {
+                let datagram = data.split_to(meta.stride.clamp(1, data.len()));
+                datagrams += 1;
+                match core.handle(now, meta.peer, meta.local_ip, ecn, datagram, &mut response) {
+                    Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                        routed = true;
+                        if current
+                            .as_ref()
+                            .is_none_or(|(current, _)| current.handle != handle)
+                        {
+                            if let Some((connection, mut state)) = current.take() {
+                                state.handle_events(&mut self.woken);
+                                enqueue(&mut self.queue, connection, &mut state);
+                            }
+                            current = connections
+                                .get(handle.0)
+                                .and_then(Option::as_ref)
+                                .map(|connection| (connection, lock(&connection.state)));
+                        }
+                        if let Some((_, state)) = &mut current {
+                            state.machine.handle_event(event);
+                        }
+                    }
+                    Some(DatagramEvent::NewConnection(attempt)) => {
+                        if closing.is_some() {
+                            let transmit = core.refuse(attempt, &mut response);
+                            respond(core, responses, transmit, &mut response);
+                        } else {
+                            incoming.push_back(attempt);
+                            accepting.drain(&mut self.woken);
+                        }
+                    }
+                    Some(DatagramEvent::Response(transmit)) => {
+                        respond(core, responses, transmit, &mut response);
+                    }
+                    None => {}
+                }
+            }
+        }
+        if let Some((connection, mut state)) = current.take() {
+            state.handle_events(&mut self.woken);
+            enqueue(&mut self.queue, connection, &mut state);
+        }
+        if !responses.is_empty() {
+            // Sent at the start of the next poll.
+            self.shared.signal.raise(cause::HANDLE);
+        }
+        (datagrams, routed)
+    }
+}
+
+/// Put a connection into the driver's queue unless it is in one.
+fn enqueue(
+    queue: &mut VecDeque<Arc<ConnectionInner>>,
+    connection: &Arc<ConnectionInner>,
+    state: &mut connection::State,
+) {
+    if !state.dirty {
+        state.dirty = true;
+        queue.push_back(connection.clone());
+    }
+}
+
+impl<R: Runtime> Io<R> {
+    /// Send what is in `send_buf`, or keep it for when there is room.
+    fn send(&mut self, transmit: Transmit, wakers: &Wakers) -> io::Result<Sent> {
+        let mut cx = Context::from_waker(&wakers.writable);
+        let datagrams = polyquic_runtime::Transmit {
+            destination: transmit.destination,
+            contents: &self.send_buf[..transmit.size],
+            segment_size: transmit.segment_size,
+            ecn: transmit.ecn.map(runtime_ecn),
+            src_ip: transmit.src_ip,
+        };
+        match self.socket.poll_send(&mut cx, &datagrams) {
+            Poll::Ready(result) => result.map(|()| Sent::Yes),
+            Poll::Pending => {
+                self.blocked = Some(transmit);
+                Ok(Sent::Blocked)
+            }
+        }
+    }
+
+    fn retry_blocked(&mut self, wakers: &mut Wakers) -> io::Result<()> {
+        if let Some(transmit) = self.blocked.take() {
+            self.send(transmit, wakers)?;
+        }
+        Ok(())
+    }
+}
+
+impl<R: Runtime> Future for Driver<R> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        this.shared.signal.register(cx.waker());
+        let causes = this.shared.signal.take();
+        match this.run(causes) {
+            Ok(Next::Wait) => Poll::Pending,
+            Ok(Next::Yield) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Ok(Next::Done) => Poll::Ready(()),
+            Err(error) => {
+                tracing::error!(%error, "the endpoint's socket failed");
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
+// No field is pinned in place: the timer is boxed, the socket is used through `&mut`.
+impl<R: Runtime> Unpin for Driver<R> {}
+
+impl<R: Runtime> Drop for Driver<R> {
+    fn drop(&mut self) {
+        let mut woken = std::mem::take(&mut self.woken);
+        self.shared.lock().driver_lost(&mut woken);
+        wake_all(&mut woken);
+    }
+}
+
+impl<R: Runtime> std::fmt::Debug for Driver<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver")
+            .field("queue", &self.queue.len())
+            .finish_non_exhaustive()
+    }
+}
+
+fn proto_ecn(ecn: Ecn) -> EcnCodepoint {
+    match ecn {
+        Ecn::Ect0 => EcnCodepoint::Ect0,
+        Ecn::Ect1 => EcnCodepoint::Ect1,
+        Ecn::Ce => EcnCodepoint::Ce,
+    }
+}
+
+fn runtime_ecn(ecn: EcnCodepoint) -> Ecn {
+    match ecn {
+        EcnCodepoint::Ect0 => Ecn::Ect0,
+        EcnCodepoint::Ect1 => Ecn::Ect1,
+        EcnCodepoint::Ce => Ecn::Ce,
+    }
+}

@@ -1,0 +1,193 @@
+//! From what two processes counted to figures that can be compared.
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{pair::Measurement, report::Case};
+
+/// One kind of figure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Metric {
+    pub(super) name: &'static str,
+    pub(super) unit: &'static str,
+    pub(super) more_is_better: bool,
+}
+
+impl Metric {
+    const fn more(name: &'static str, unit: &'static str) -> Self {
+        Self {
+            name,
+            unit,
+            more_is_better: true,
+        }
+    }
+
+    const fn less(name: &'static str, unit: &'static str) -> Self {
+        Self {
+            name,
+            unit,
+            more_is_better: false,
+        }
+    }
+
+    /// How much better `value` is than `baseline`; above 1 is better.
+    pub(super) fn ratio(&self, value: f64, baseline: f64) -> f64 {
+        if self.more_is_better {
+            value / baseline
+        } else {
+            baseline / value
+        }
+    }
+
+    /// The best of several.
+    pub(super) fn best(&self, values: impl Iterator<Item = f64>) -> Option<f64> {
+        values.reduce(if self.more_is_better {
+            f64::max
+        } else {
+            f64::min
+        })
+    }
+}
+
+impl Measurement {
+    /// The figures of this workload, the most telling one first.
+    pub(super) fn metrics(&self, case: &Case) -> Result<Vec<(Metric, f64)>> {
+        let (server, client) = (&self.server, &self.client);
+        // The two intervals differ by the moment that it takes to ask the server, so processor
+        // time is compared as a share of each side's own interval.
+        let cpu_per = |rate: f64| {
+            (
+                server.cpu / server.elapsed / rate,
+                client.cpu / client.elapsed / rate,
+            )
+        };
+        let percentile = |name: &str| {
+            self.done[name]
+                .as_f64()
+                .with_context(|| format!("no {name} from the client"))
+        };
+        match &*case.workload {
+            "download" | "upload" | "download-streams" | "upload-streams" | "connections" => {
+                // Whoever receives knows what has arrived.
+                let receiver = if case.workload.starts_with("upload") {
+                    server
+                } else {
+                    client
+                };
+                let rate = receiver.bytes / receiver.elapsed;
+                ensure!(rate > 0.0, "nothing was transferred");
+                let (server_cpu, client_cpu) = cpu_per(rate);
+                Ok(vec![
+                    (Metric::more("throughput", "Gbit/s"), rate * 8.0 / 1e9),
+                    (Metric::less("server_cpu_per_byte", "ns"), server_cpu * 1e9),
+                    (Metric::less("client_cpu_per_byte", "ns"), client_cpu * 1e9),
+                ])
+            }
+            "requests" | "latency" | "handshakes" => {
+                let rate = client.operations / client.elapsed;
+                ensure!(rate > 0.0, "nothing was completed");
+                let (server_cpu, client_cpu) = cpu_per(rate);
+                let percentiles = [
+                    (Metric::less("p50", "µs"), percentile("p50")?),
+                    (Metric::less("p99", "µs"), percentile("p99")?),
+                ];
+                let (server_name, client_name) = match &*case.workload {
+                    "handshakes" => ("server_cpu_per_handshake", "client_cpu_per_handshake"),
+                    _ => ("server_cpu_per_request", "client_cpu_per_request"),
+                };
+                let costs = [
+                    (Metric::less(server_name, "µs"), server_cpu * 1e6),
+                    (Metric::less(client_name, "µs"), client_cpu * 1e6),
+                ];
+                let rate = [(Metric::more("rate", "1/s"), rate)];
+                Ok(match &*case.workload {
+                    "latency" => [&percentiles[..], &costs].concat(),
+                    _ => [&rate[..], &percentiles, &costs].concat(),
+                })
+            }
+            "memory" => {
+                let connections = percentile("connections")?;
+                let per_connection =
+                    |bytes: f64| (bytes / 1024.0 / connections).max(f64::MIN_POSITIVE);
+                let server = per_connection(server.resident_bytes);
+                let client = per_connection(client.resident_bytes);
+                Ok(vec![
+                    (Metric::less("memory", "KiB"), server.max(client)),
+                    (Metric::less("server_memory", "KiB"), server),
+                    (Metric::less("client_memory", "KiB"), client),
+                ])
+            }
+            other => bail!("no figures are known for {other}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::pair::Snapshot;
+    use super::*;
+
+    fn metric(workload: &str, name: &str) -> f64 {
+        let measurement = Measurement {
+            settings: json!({}),
+            server: Snapshot {
+                elapsed: 2.1,
+                cpu: 1.05,
+                bytes: 2.1e9,
+                operations: 2_100.0,
+                resident_bytes: 20_480_000.0,
+            },
+            client: Snapshot {
+                elapsed: 2.0,
+                cpu: 2.0,
+                bytes: 1e9,
+                operations: 1_000.0,
+                resident_bytes: 10_240_000.0,
+            },
+            done: json!({ "p50": 3.0, "p99": 4.0, "connections": 2_000 }),
+        };
+        let case = Case {
+            workload: workload.into(),
+            provider: "p".into(),
+            packet_size: 1452,
+        };
+        let metrics = measurement.metrics(&case).unwrap();
+        let found = metrics.iter().find(|(metric, _)| metric.name == name);
+        found
+            .unwrap_or_else(|| panic!("no {name} in {metrics:?}"))
+            .1
+    }
+
+    fn assert_close(a: f64, b: f64) {
+        assert!((a - b).abs() < 1e-9 * b.abs(), "{a} is not {b}");
+    }
+
+    #[test]
+    fn throughput_is_the_receivers() {
+        assert_close(metric("download", "throughput"), 4.0);
+        assert_close(metric("download", "server_cpu_per_byte"), 1.0);
+        assert_close(metric("download", "client_cpu_per_byte"), 2.0);
+        assert_close(metric("upload", "throughput"), 8.0);
+    }
+
+    #[test]
+    fn rates_are_the_clients() {
+        assert_close(metric("requests", "rate"), 500.0);
+        assert_close(metric("requests", "server_cpu_per_request"), 1_000.0);
+        assert_close(metric("handshakes", "client_cpu_per_handshake"), 2_000.0);
+        assert_close(metric("latency", "p99"), 4.0);
+    }
+
+    #[test]
+    fn memory_is_that_of_the_larger_side() {
+        assert_close(metric("memory", "memory"), 10.0);
+        assert_close(metric("memory", "client_memory"), 5.0);
+    }
+
+    #[test]
+    fn more_than_one_is_better_whatever_the_direction() {
+        assert_close(Metric::more("", "").ratio(3.0, 2.0), 1.5);
+        assert_close(Metric::less("", "").ratio(2.0, 3.0), 1.5);
+    }
+}

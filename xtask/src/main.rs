@@ -1,0 +1,57 @@
+//! The project's commands: `cargo xtask test | ci | tidy | bench | demo`.
+//!
+//! Everything that a contributor or a machine has to run is here rather than in shell scripts or
+//! in one CI system's language, so that it is the same for both, and type-checked.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod ci;
+mod command;
+mod demo;
+mod metadata;
+mod test;
+mod tidy;
+
+use std::{env, process::ExitCode};
+
+use anyhow::{Result, bail};
+
+const HELP: &str = "\
+The project's commands.
+
+usage: cargo xtask COMMAND
+
+  test [FILTER]  run every test there is, or those whose name contains FILTER, and say what ran
+  ci             everything that a change must pass: formatting, lints, docs, tidy, tests, demo
+  tidy           the project's own rules: dependency arrows, purity of the core, docs, licences
+  bench [...]    measure against other QUIC stacks; `cargo xtask bench --help` lists the options
+  demo [FILE]    move FILE between every pair of executors and print a table
+";
+
+fn main() -> ExitCode {
+    let mut arguments = env::args().skip(1);
+    let command = arguments.next().unwrap_or_default();
+    match run(&command, arguments.collect()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask {command}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &str, arguments: Vec<String>) -> Result<()> {
+    match command {
+        "test" => test::run(&arguments),
+        "ci" => ci::run(&arguments),
+        "tidy" => tidy::run(&arguments),
+        "bench" => bench::run(&arguments),
+        "demo" => demo::run(&arguments),
+        "" | "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        _ => bail!("no such command\n\n{HELP}"),
+    }
+}
