@@ -58,6 +58,10 @@ pub struct Driver<R: Runtime> {
     timer: Pin<Box<R::Timer>>,
     /// What the timer is set to.
     armed: Option<Instant>,
+    /// Causes put off to the next poll.
+    deferred: u8,
+    /// Whether the poll before this one only put things off.
+    yielded: bool,
     timers: TimerQueue,
     /// Connections to look at; each is flagged dirty.
     queue: VecDeque<Arc<ConnectionInner>>,
@@ -126,6 +130,8 @@ impl<R: Runtime> Driver<R> {
                 blocked: None,
             },
             armed: None,
+            deferred: 0,
+            yielded: false,
             timers: TimerQueue::default(),
             queue: VecDeque::new(),
             woken: Vec::new(),
@@ -524,7 +530,17 @@ impl<R: Runtime> Future for Driver<R> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         this.shared.signal.register(cx.waker());
-        let causes = this.shared.signal.take();
+        let causes = this.shared.signal.take() | std::mem::take(&mut this.deferred);
+        if causes == cause::HANDLE && !this.yielded {
+            // Only handles have something for us, and more tasks may be about to: let them, so that
+            // what they write shares packets and system calls. Some executors (tokio's
+            // multi-threaded one) run a woken task next, ahead of those that were woken before.
+            this.yielded = true;
+            this.deferred = causes;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        this.yielded = false;
         match this.run(causes) {
             Ok(Next::Wait) => Poll::Pending,
             Ok(Next::Yield) => {

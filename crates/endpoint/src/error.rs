@@ -43,7 +43,7 @@ pub enum ReadError {
     /// The connection is lost.
     #[error("connection lost: {0}")]
     ConnectionLost(#[from] ConnectionError),
-    /// The stream was stopped, or read to its end, before.
+    /// The stream was stopped before.
     #[error("closed stream")]
     ClosedStream,
     /// An ordered read after an unordered one.

@@ -32,6 +32,8 @@ pub struct RecvStream {
     is_0rtt: bool,
     /// Nothing more will come: read to the end, reset seen, or stopped.
     ended: bool,
+    /// Stopped by this handle: reading is an error, lest it look like the end of the data.
+    stopped: bool,
     /// A reset that came along with data and is reported next.
     reset: Option<VarInt>,
     /// Whether a waker of ours may be registered.
@@ -45,6 +47,7 @@ impl RecvStream {
             id,
             is_0rtt,
             ended: false,
+            stopped: false,
             reset: None,
             waiting: false,
         }
@@ -146,6 +149,7 @@ impl RecvStream {
         state.machine.recv_stream(self.id).stop(error_code)?;
         state.touch();
         self.ended = true;
+        self.stopped = true;
         if std::mem::take(&mut self.waiting) {
             state.readers.remove(&self.id);
         }
@@ -265,6 +269,9 @@ impl RecvStream {
         ordered: bool,
         read: impl FnOnce(&mut Chunks<'_>) -> Outcome<T>,
     ) -> Poll<Result<Option<T>, ReadError>> {
+        if self.stopped {
+            return Poll::Ready(Err(ReadError::ClosedStream));
+        }
         if let Some(code) = self.reset {
             self.ended = true;
             return Poll::Ready(Err(ReadError::Reset(code)));
