@@ -5,7 +5,7 @@ use std::{
     io::{self, BufRead, Write},
     process,
     sync::{
-        Arc, Condvar, Mutex,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
     thread,
@@ -15,9 +15,9 @@ use std::{
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
 
-/// How long a client goes on after the measurement for the driver to look at the server, which
-/// must still be under load then. Without a driver nobody ends it earlier.
-const LINGER: Duration = Duration::from_millis(200);
+/// How long a client goes on after the measurement, at most, for the driver to look at the server,
+/// which must still be under load then.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// The process at one moment. Two of them make a measurement.
 #[derive(Clone, Copy, Debug)]
@@ -142,15 +142,17 @@ impl Probe {
     /// Announces its end, and returns when nothing depends on this process any more.
     pub fn end(&self) {
         emit("end", json!({ "snapshot": self.snapshot().to_json() }));
-        let wanted = self
-            .stop_wanted
-            .lock()
-            .unwrap_or_else(|poison| poison.into_inner());
+        let wanted = lock(&self.stop_wanted);
         let wait = self
             .stop_signal
             .wait_timeout_while(wanted, LINGER, |wanted| !*wanted);
         drop(wait);
         self.phase.store(STOPPED, Ordering::Relaxed);
+    }
+
+    /// Ends at once at the end of the measured interval, as there is no driver to wait for.
+    pub fn without_driver(&self) {
+        *lock(&self.stop_wanted) = true;
     }
 
     /// Obeys the driver on standard input, and exits with it.
@@ -166,10 +168,7 @@ impl Probe {
                         );
                     }
                     "stop" => {
-                        *probe
-                            .stop_wanted
-                            .lock()
-                            .unwrap_or_else(|poison| poison.into_inner()) = true;
+                        *lock(&probe.stop_wanted) = true;
                         probe.stop_signal.notify_all();
                     }
                     _ => {}
@@ -178,6 +177,11 @@ impl Probe {
             process::exit(0);
         });
     }
+}
+
+/// A flag cannot be left half-written by a thread that panicked.
+fn lock(flag: &Mutex<bool>) -> MutexGuard<'_, bool> {
+    flag.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes one line to the driver.

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     options::Options,
@@ -28,6 +28,7 @@ pub(crate) async fn run<S: Stack>(
     stack: S,
     options: &Options,
     settings: &Settings,
+    described: Value,
     probe: Arc<Probe>,
     listen: SocketAddr,
 ) -> Result<()> {
@@ -38,7 +39,7 @@ pub(crate) async fn run<S: Stack>(
     let address = endpoint.local_addr()?;
     emit(
         "ready",
-        json!({ "address": address.to_string(), "settings": settings.describe() }),
+        json!({ "address": address.to_string(), "settings": described }),
     );
     while let Some(incoming) = endpoint.accept().await {
         let (tasks, probe) = (stack.clone(), probe.clone());

@@ -1,8 +1,8 @@
 //! Everything that both sides of a comparison have to agree on.
 //!
-//! Defaults differ between stacks and between their releases, so nothing is left to them: what is
-//! not set here cannot influence a stack that is built on quinn-proto, and is set to the same
-//! value in every other one.
+//! Defaults differ between stacks and between their releases, so nothing that matters is left to
+//! them. TLS and sockets are made here for all; the transport's settings are constants here, which
+//! [`impl_quinn_names`](crate::impl_quinn_names) applies for the stacks with quinn's names.
 
 use std::{
     fs, io,
@@ -13,10 +13,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use quinn_proto::{
-    TransportConfig, VarInt, congestion,
-    crypto::rustls::{QuicClientConfig, QuicServerConfig},
-};
 use rustls::{
     RootCertStore,
     client::Resumption,
@@ -26,13 +22,13 @@ use rustls::{
 use serde_json::{Value, json};
 
 /// Bytes that one stream's receiver lets the peer be ahead; quinn's default.
-const STREAM_RECEIVE_WINDOW_BYTES: u32 = 1_250_000;
+pub const STREAM_RECEIVE_WINDOW_BYTES: u32 = 1_250_000;
 /// Bytes that a sender keeps unacknowledged, over all streams of a connection; quinn's default.
-const SEND_WINDOW_BYTES: u64 = 10_000_000;
+pub const SEND_WINDOW_BYTES: u64 = 10_000_000;
 /// Streams that the peer may have open, of each kind; quinn's default.
-const STREAMS: u32 = 100;
+pub const STREAMS: u32 = 100;
 /// Long enough that an idle connection survives the memory workload.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Asked of the kernel for each direction of each socket; it grants what its limit allows.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Room for the largest packet plus what quinn-proto asks for at least.
@@ -83,8 +79,25 @@ impl Settings {
             "congestion_control": "cubic",
             "ack_frequency": "off",
             "segmentation_offload": "on",
-            "socket_buffer_asked": SOCKET_BUFFER_BYTES,
+            "socket_buffers": self.describe_buffers(),
         })
+    }
+
+    /// What was asked of the kernel and what it gives, which depends on its limits.
+    fn describe_buffers(&self) -> String {
+        let granted = self
+            .socket(SocketAddr::from(([127, 0, 0, 1], 0)))
+            .and_then(|socket| {
+                let socket = socket2::SockRef::from(&socket);
+                Ok((socket.recv_buffer_size()?, socket.send_buffer_size()?))
+            });
+        match granted {
+            // Linux reports twice what it granted, the other half being its own.
+            Ok((receive, send)) => {
+                format!("{SOCKET_BUFFER_BYTES} asked, kernel reports {receive} and {send}")
+            }
+            Err(error) => error.to_string(),
+        }
     }
 
     /// The largest UDP payload that the endpoint has to be able to receive.
@@ -92,41 +105,18 @@ impl Settings {
         self.packet_size.max(MIN_UDP_PAYLOAD_BYTES)
     }
 
-    /// The settings of a connection.
-    pub fn transport(&self) -> Arc<TransportConfig> {
-        let mut transport = TransportConfig::default();
-        transport
-            .initial_mtu(self.packet_size)
-            // Probes would cost packets and CPU, and end at a size that depends on the stack.
-            .mtu_discovery_config(None)
-            .stream_receive_window(STREAM_RECEIVE_WINDOW_BYTES.into())
-            .receive_window(VarInt::MAX)
-            .send_window(SEND_WINDOW_BYTES)
-            .max_concurrent_bidi_streams(STREAMS.into())
-            .max_concurrent_uni_streams(STREAMS.into())
-            .max_idle_timeout(Some(IDLE_TIMEOUT.try_into().expect("fits in a varint")))
-            .keep_alive_interval(None)
-            .ack_frequency_config(None)
-            .congestion_controller_factory(Arc::new(congestion::CubicConfig::default()))
-            .enable_segmentation_offload(true);
-        Arc::new(transport)
-    }
-
-    /// A complete server configuration.
-    pub fn server_config(&self) -> Result<quinn_proto::ServerConfig> {
+    /// TLS for a server.
+    pub fn server_tls(&self) -> Result<rustls::ServerConfig> {
         let mut tls = rustls::ServerConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_no_client_auth()
             .with_single_cert(vec![self.certificate.clone()], self.key.clone_key())?;
         tls.alpn_protocols = vec![b"bench".to_vec()];
-        let mut config =
-            quinn_proto::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-        config.transport_config(self.transport());
-        Ok(config)
+        Ok(tls)
     }
 
-    /// A complete client configuration.
-    pub fn client_config(&self) -> Result<quinn_proto::ClientConfig> {
+    /// TLS for a client.
+    pub fn client_tls(&self) -> Result<rustls::ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone())?;
         let mut tls = rustls::ClientConfig::builder_with_provider(self.provider.clone())
@@ -136,9 +126,7 @@ impl Settings {
         tls.alpn_protocols = vec![b"bench".to_vec()];
         // Every handshake is a full one, and no session cache grows with their number.
         tls.resumption = Resumption::disabled();
-        let mut config = quinn_proto::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-        config.transport_config(self.transport());
-        Ok(config)
+        Ok(tls)
     }
 
     /// A socket with the buffers that every stack gets.

@@ -96,11 +96,66 @@ pub trait RecvStream: Send + 'static {
     fn stop(&mut self);
 }
 
-/// Implements the traits of this module for a stack with quinn's names: `quinn` itself and the
-/// asynchronous half of `polyquic`. One text for both, so that neither can get a better one.
+/// Implements the traits of this module for a stack with quinn's names, `quinn` itself or
+/// `polyquic`, and makes its configurations. One text for both, so that neither can get a better
+/// one.
 #[macro_export]
 macro_rules! impl_quinn_names {
     ($library:ident) => {
+        fn transport_config(
+            settings: &$crate::settings::Settings,
+        ) -> ::anyhow::Result<::std::sync::Arc<$library::TransportConfig>> {
+            use $crate::settings::{
+                IDLE_TIMEOUT, SEND_WINDOW_BYTES, STREAM_RECEIVE_WINDOW_BYTES, STREAMS,
+            };
+            let mut transport = $library::TransportConfig::default();
+            transport
+                .initial_mtu(settings.packet_size)
+                // Probes would cost packets and CPU, and end at a size that depends on the stack.
+                .mtu_discovery_config(None)
+                .stream_receive_window(STREAM_RECEIVE_WINDOW_BYTES.into())
+                .receive_window($library::VarInt::MAX)
+                .send_window(SEND_WINDOW_BYTES)
+                .max_concurrent_bidi_streams(STREAMS.into())
+                .max_concurrent_uni_streams(STREAMS.into())
+                .max_idle_timeout(Some(IDLE_TIMEOUT.try_into()?))
+                .keep_alive_interval(None)
+                .ack_frequency_config(None)
+                .congestion_controller_factory(::std::sync::Arc::new(
+                    $library::congestion::CubicConfig::default(),
+                ))
+                .enable_segmentation_offload(true);
+            Ok(::std::sync::Arc::new(transport))
+        }
+
+        fn server_config(
+            settings: &$crate::settings::Settings,
+        ) -> ::anyhow::Result<$library::ServerConfig> {
+            use $library::crypto::rustls::QuicServerConfig;
+            let tls = QuicServerConfig::try_from(settings.server_tls()?)?;
+            let mut config = $library::ServerConfig::with_crypto(::std::sync::Arc::new(tls));
+            config.transport_config(transport_config(settings)?);
+            Ok(config)
+        }
+
+        fn client_config(
+            settings: &$crate::settings::Settings,
+        ) -> ::anyhow::Result<$library::ClientConfig> {
+            use $library::crypto::rustls::QuicClientConfig;
+            let tls = QuicClientConfig::try_from(settings.client_tls()?)?;
+            let mut config = $library::ClientConfig::new(::std::sync::Arc::new(tls));
+            config.transport_config(transport_config(settings)?);
+            Ok(config)
+        }
+
+        fn endpoint_config(
+            settings: &$crate::settings::Settings,
+        ) -> ::anyhow::Result<$library::EndpointConfig> {
+            let mut config = $library::EndpointConfig::default();
+            config.max_udp_payload_size(settings.max_udp_payload_size())?;
+            Ok(config)
+        }
+
         /// What both libraries call an endpoint.
         #[derive(Clone)]
         struct QuinnNames($library::Endpoint);

@@ -77,6 +77,15 @@ fn all_workloads(program: &str) {
                     message["event"], expected,
                     "{subject} {workload}: {message}"
                 );
+                if expected == "end" {
+                    client
+                        .child
+                        .stdin
+                        .as_mut()
+                        .unwrap()
+                        .write_all(b"stop\n")
+                        .unwrap();
+                }
             }
         }
     }

@@ -155,8 +155,17 @@ fn clippy_alone() -> Result<()> {
 }
 
 fn doc() -> Result<()> {
+    // Libraries only: programs document themselves with --help, which is not Markdown, and the
+    // program's pages would overwrite those of the library of the same name.
     let features = test::all_features(&metadata::members()?);
-    let arguments = ["doc", "--workspace", "--no-deps", "--features", &features];
+    let arguments = [
+        "doc",
+        "--workspace",
+        "--lib",
+        "--no-deps",
+        "--features",
+        &features,
+    ];
     cargo(&arguments, &[("RUSTDOCFLAGS", "-D warnings")])
 }
 

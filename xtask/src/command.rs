@@ -9,6 +9,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+/// The list of all features is longer than everything that one wants to know about a command.
+const LONGEST_WORD_SHOWN: usize = 60;
+
 /// The directory of the workspace, wherever the caller is.
 pub(crate) fn root() -> Result<PathBuf> {
     // Set by `cargo run`; the fallback serves a binary that is started by hand.
@@ -44,7 +47,7 @@ pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
 
 /// Runs a command with its output going where ours goes; an error unless it succeeds.
 pub(crate) fn run(mut command: Command) -> Result<()> {
-    let shown = show(&command);
+    let shown = name(&command);
     let status = command
         .status()
         .with_context(|| format!("cannot start {shown}"))?;
@@ -56,7 +59,7 @@ pub(crate) fn run(mut command: Command) -> Result<()> {
 
 /// What a command prints, without the last line break; an error unless it succeeds.
 pub(crate) fn output(mut command: Command) -> Result<String> {
-    let shown = show(&command);
+    let shown = name(&command);
     let output = command
         .output()
         .with_context(|| format!("cannot start {shown}"))?;
@@ -84,6 +87,18 @@ pub(crate) fn show(command: &Command) -> String {
         }
     }
     shown
+}
+
+/// A command in a message about it: what is longer than a path or two is not repeated.
+fn name(command: &Command) -> String {
+    let words: Vec<_> = show(command)
+        .split(' ')
+        .map(|word| match word.char_indices().nth(LONGEST_WORD_SHOWN) {
+            Some((end, _)) => format!("{}…", &word[..end]),
+            None => word.to_owned(),
+        })
+        .collect();
+    words.join(" ")
 }
 
 /// A duration for a reader.

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test there is, and a list of what ran.
 
 use std::{
-    fs,
+    fmt, fs,
     io::{self, BufRead, BufReader, IsTerminal, Write},
     process::{Command, Stdio},
     sync::{
@@ -42,11 +42,23 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         report.run(&step)?;
     }
     report.print();
-    if report.failed() > 0 {
-        bail!("some tests failed");
+    match report.failed() {
+        0 => Ok(()),
+        count => Err(Failed(count).into()),
     }
-    Ok(())
 }
+
+/// Some tests failed; the report, which has been printed, says which.
+#[derive(Debug)]
+pub(crate) struct Failed(usize);
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} failed", self.0)
+    }
+}
+
+impl std::error::Error for Failed {}
 
 /// One call of cargo.
 struct Step {

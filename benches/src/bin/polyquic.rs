@@ -13,27 +13,30 @@ impl_quinn_names!(polyquic);
 fn main() -> ExitCode {
     peer::main(&[
         ("polyquic-smol", |peer| {
-            polyquic::smol::run(1, |rt| peer.run(Asynchronous(rt)))?
+            polyquic::smol::run(1, |rt| peer.run(On(rt)))?
         }),
         ("polyquic-smol-multi", |peer| {
-            polyquic::smol::run(peer.options.workers, |rt| peer.run(Asynchronous(rt)))?
+            polyquic::smol::run(peer.options.workers, |rt| peer.run(On(rt)))?
         }),
         ("polyquic-tokio", |peer| {
             let flavor = polyquic::tokio::Flavor::CurrentThread;
-            polyquic::tokio::run(flavor, |rt| peer.run(Asynchronous(rt)))?
+            polyquic::tokio::run(flavor, |rt| peer.run(On(rt)))?
         }),
         ("polyquic-tokio-multi", |peer| {
             let flavor = polyquic::tokio::Flavor::MultiThread(peer.options.workers);
-            polyquic::tokio::run(flavor, |rt| peer.run(Asynchronous(rt)))?
+            polyquic::tokio::run(flavor, |rt| peer.run(On(rt)))?
+        }),
+        ("polyquic-blocking", |peer| {
+            polyquic::blocking::run(|rt| peer.run(On(rt)))?
         }),
     ])
 }
 
-/// Any executor whose tasks are futures.
+/// Any executor; the tasks of `blocking` are threads that wait for their futures.
 #[derive(Clone)]
-struct Asynchronous<R>(R);
+struct On<R>(R);
 
-impl<R: Executor<Timer: Send> + Send + Sync> Stack for Asynchronous<R> {
+impl<R: Executor<Timer: Send> + Send + Sync> Stack for On<R> {
     type Endpoint = QuinnNames;
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
@@ -46,7 +49,7 @@ impl<R: Executor<Timer: Send> + Send + Sync> Stack for Asynchronous<R> {
 
     fn server(&self, settings: &Settings, listen: SocketAddr) -> Result<QuinnNames> {
         let socket = settings.socket(listen)?;
-        let (config, server) = (endpoint_config(settings)?, Some(settings.server_config()?));
+        let (config, server) = (endpoint_config(settings)?, Some(server_config(settings)?));
         Ok(QuinnNames(polyquic::Endpoint::new(
             &self.0, config, server, socket,
         )?))
@@ -56,13 +59,7 @@ impl<R: Executor<Timer: Send> + Send + Sync> Stack for Asynchronous<R> {
         let socket = settings.socket("127.0.0.1:0".parse()?)?;
         let config = endpoint_config(settings)?;
         let mut endpoint = polyquic::Endpoint::new(&self.0, config, None, socket)?;
-        endpoint.set_default_client_config(settings.client_config()?);
+        endpoint.set_default_client_config(client_config(settings)?);
         Ok(QuinnNames(endpoint))
     }
-}
-
-fn endpoint_config(settings: &Settings) -> Result<polyquic::EndpointConfig> {
-    let mut config = polyquic::EndpointConfig::default();
-    config.max_udp_payload_size(settings.max_udp_payload_size())?;
-    Ok(config)
 }

@@ -97,7 +97,7 @@ fn server(
     runtime: Arc<dyn quinn::Runtime>,
 ) -> Result<QuinnNames> {
     let socket = settings.socket(listen)?;
-    let config = Some(settings.server_config()?);
+    let config = Some(server_config(settings)?);
     Ok(QuinnNames(quinn::Endpoint::new(
         endpoint_config(settings)?,
         config,
@@ -109,12 +109,6 @@ fn server(
 fn client(settings: &Settings, runtime: Arc<dyn quinn::Runtime>) -> Result<QuinnNames> {
     let socket = settings.socket("127.0.0.1:0".parse()?)?;
     let mut endpoint = quinn::Endpoint::new(endpoint_config(settings)?, None, socket, runtime)?;
-    endpoint.set_default_client_config(settings.client_config()?);
+    endpoint.set_default_client_config(client_config(settings)?);
     Ok(QuinnNames(endpoint))
-}
-
-fn endpoint_config(settings: &Settings) -> Result<quinn::EndpointConfig> {
-    let mut config = quinn::EndpointConfig::default();
-    config.max_udp_payload_size(settings.max_udp_payload_size())?;
-    Ok(config)
 }

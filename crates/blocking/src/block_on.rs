@@ -22,8 +22,10 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 /// Block the calling thread until `future` completes, or `timeout` has passed: then it is dropped.
+///
+/// A timeout too long for the clock, such as [`Duration::MAX`], never passes.
 pub fn block_on_timeout<F: Future>(future: F, timeout: Duration) -> Option<F::Output> {
-    wait(future, Some(Instant::now() + timeout))
+    wait(future, Instant::now().checked_add(timeout))
 }
 
 fn wait<F: Future>(future: F, deadline: Option<Instant>) -> Option<F::Output> {
@@ -101,5 +103,6 @@ mod tests {
         let output = block_on_timeout(std::future::pending::<()>(), Duration::from_millis(30));
         assert!(output.is_none());
         assert!(start.elapsed() >= Duration::from_millis(30));
+        assert_eq!(block_on_timeout(async { 1 }, Duration::MAX), Some(1));
     }
 }

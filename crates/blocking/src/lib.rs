@@ -2,9 +2,75 @@
 //!
 //! Two ways to use it:
 //!
-//! - the synchronous API of this crate, for programs without any `async`;
+//! - the synchronous API of this crate ([`Endpoint`], [`Connection`], [`SendStream`],
+//!   [`RecvStream`]), for programs without any `async`;
 //! - [`BlockingRuntime`], on which the asynchronous API and generic applications run as well: each
 //!   task is a thread, and waiting blocks it.
+//!
+//! # The synchronous API
+//!
+//! For whoever knows `std::net`: an [`Endpoint`] accepts like a `TcpListener` and connects like
+//! `TcpStream::connect`, and streams implement [`Read`](std::io::Read) and
+//! [`Write`](std::io::Write). A server and a client, complete:
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use std::{sync::Arc, thread};
+//!
+//! use polyquic_blocking::Endpoint;
+//! use polyquic_core::rustls::{RootCertStore, pki_types::PrivatePkcs8KeyDer};
+//! use polyquic_core::{ClientConfig, ServerConfig};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // A certificate made on the spot, which the client is told to trust.
+//!     let made = rcgen::generate_simple_self_signed(["localhost".into()])?;
+//!     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+//!     let mut roots = RootCertStore::empty();
+//!     roots.add(made.cert.der().clone())?;
+//!
+//!     let config = ServerConfig::with_single_cert(vec![made.cert.into()], key.into())?;
+//!     let server = Endpoint::server(config, "127.0.0.1:0")?;
+//!     let addr = server.local_addr()?;
+//!     thread::spawn(move || {
+//!         for connection in server.incoming() {
+//!             thread::spawn(move || {
+//!                 for (mut send, mut recv) in connection.incoming_bi() {
+//!                     if std::io::copy(&mut recv, &mut send).is_ok() {
+//!                         let _ = send.finish();
+//!                     }
+//!                 }
+//!             });
+//!         }
+//!     });
+//!
+//!     let mut client = Endpoint::client("0.0.0.0:0")?;
+//!     client.set_default_client_config(ClientConfig::with_root_certificates(Arc::new(roots))?);
+//!     let connection = client.connect(addr, "localhost")?;
+//!     let (mut send, mut recv) = connection.open_bi()?;
+//!     send.write_all(b"hello")?;
+//!     send.finish()?;
+//!     let mut answer = String::new();
+//!     recv.read_to_string(&mut answer)?;
+//!     assert_eq!(answer, "hello");
+//!     client.close(0u32.into(), b"done");
+//!     client.wait_idle();
+//!     Ok(())
+//! }
+//! ```
+//!
+//! What is as in `std::net`: calls block; handles are `Send + Sync`, and cloned handles are the same
+//! thing; errors are [`std::io::Error`]; a read or write that runs out of time fails with
+//! [`WouldBlock`](std::io::ErrorKind::WouldBlock), has taken or written nothing, and can be repeated.
+//! What QUIC has to say beyond that is inside the error: [`connection_error`] and
+//! [`stream_error_code`] get it out.
+//!
+//! What is different: a connection has many streams, and a stream has two halves, each a handle of
+//! its own; a stream that is dropped without [`finish`](SendStream::finish) is reset; a process
+//! should end with [`Endpoint::close`] and [`Endpoint::wait_idle`], because what is on its way is
+//! sent by a thread of the process and not by the kernel.
+//!
+//! The rest has the names and meanings of the asynchronous API, less the `async`. The two convert
+//! into each other with `From`.
 //!
 //! # Threads
 //!
@@ -16,8 +82,14 @@
 #![forbid(unsafe_code)]
 
 mod block_on;
+mod connection;
+mod endpoint;
+mod incoming;
 mod io_thread;
+mod recv_stream;
+mod send_stream;
 mod threads;
+mod wait;
 
 use std::fmt;
 use std::future::Future;
@@ -30,6 +102,12 @@ use polyquic_runtime::{Job, Runtime, Spawn, Task};
 use polyquic_udp::{ReactorSocket, ReactorTimer, UdpIo};
 
 pub use block_on::{block_on, block_on_timeout};
+pub use connection::{Connection, IncomingBi, IncomingUni};
+pub use endpoint::Endpoint;
+pub use incoming::{Connecting, Incoming, IncomingConnections, RetryError, ZeroRttAccepted};
+pub use recv_stream::RecvStream;
+pub use send_stream::SendStream;
+pub use wait::{connection_error, stream_error_code};
 
 use io_thread::IoThread;
 

@@ -13,7 +13,7 @@ const IDLE_TIME: Duration = Duration::from_secs(5);
 static POOL: Pool = Pool {
     state: Mutex::new(State {
         jobs: VecDeque::new(),
-        idle: 0,
+        waiting: 0,
     }),
     work: Condvar::new(),
 };
@@ -25,21 +25,22 @@ struct Pool {
 
 struct State {
     jobs: VecDeque<Job>,
-    /// Threads that wait for a job, less those that have been told of one.
-    idle: usize,
+    /// Threads that wait for a job.
+    waiting: usize,
 }
 
 /// Run `job` on a thread of its own.
 pub(crate) fn spawn(job: Job) {
     let mut state = POOL.lock();
     state.jobs.push_back(job);
-    if state.idle > 0 {
-        state.idle -= 1;
-        drop(state);
+    // A waiting thread that was told of a job still counts as waiting, and its job as queued, until
+    // it has taken it; likewise when a thread that just became free takes the job instead.
+    let enough = state.jobs.len() <= state.waiting;
+    drop(state);
+    if enough {
         POOL.work.notify_one();
         return;
     }
-    drop(state);
     let thread = std::thread::Builder::new()
         .name("polyquic-task".into())
         .spawn(|| POOL.run());
@@ -64,15 +65,13 @@ impl Pool {
                 state = self.lock();
                 continue;
             }
-            state.idle += 1;
-            let (guard, waited) = self
+            state.waiting += 1;
+            (state, _) = self
                 .work
                 .wait_timeout_while(state, IDLE_TIME, |state| state.jobs.is_empty())
                 .unwrap_or_else(PoisonError::into_inner);
-            state = guard;
-            if waited.timed_out() && state.jobs.is_empty() {
-                // Nobody told us of a job, so we still count as idle.
-                state.idle = state.idle.saturating_sub(1);
+            state.waiting -= 1;
+            if state.jobs.is_empty() {
                 return;
             }
         }
@@ -84,6 +83,24 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+
+    /// A thread that becomes free may take a job that another was woken for. That must not make
+    /// the pool believe that it has fewer threads than it has.
+    #[test]
+    fn threads_are_used_again() {
+        let seen = std::sync::Arc::new(Mutex::new(std::collections::HashSet::new()));
+        let (done, finished) = mpsc::channel();
+        for _ in 0..3000 {
+            let (seen, done) = (seen.clone(), done.clone());
+            spawn(Box::new(move || {
+                seen.lock().unwrap().insert(std::thread::current().id());
+                done.send(()).unwrap();
+            }));
+            finished.recv_timeout(Duration::from_secs(10)).unwrap();
+        }
+        let threads = seen.lock().unwrap().len();
+        assert!(threads < 100, "{threads} threads for one job at a time");
+    }
 
     #[test]
     fn as_many_threads_as_tasks_wait() {

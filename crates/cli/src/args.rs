@@ -33,17 +33,13 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+// The text of each is the documentation of its arguments: a comment here would replace it.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Transfer a file between every pair of executors and show how it went
     Demo(DemoArgs),
-    /// Serve the files of a directory by hq-interop
     Serve(ServeArgs),
-    /// Download files from an hq-interop server
     Get(GetArgs),
-    /// Measure handshake and round-trip times
     Ping(PingArgs),
-    /// Measure throughput, requests and handshakes
     #[command(subcommand)]
     Perf(PerfCommand),
 }
@@ -262,9 +258,7 @@ pub(crate) struct PingArgs {
 /// Measure throughput, requests and handshakes, between `perf server` and `perf client`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PerfCommand {
-    /// Answer the measurements of perf clients
     Server(PerfServerArgs),
-    /// Measure a perf server
     Client(PerfClientArgs),
 }
 
@@ -283,6 +277,10 @@ pub(crate) struct PerfServerArgs {
 }
 
 /// Measure a perf server.
+///
+/// Uploads and downloads count payload. Requests follow one another on each of --streams; so do
+/// handshakes on each of --connections, where nothing is resumed. Every measurement ends shortly
+/// after --duration, or fails.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct PerfClientArgs {
@@ -297,7 +295,7 @@ pub(crate) struct PerfClientArgs {
     #[arg(long, default_value = "5", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) duration: Duration,
 
-    /// Streams at a time on each connection (upload, download, requests, datagrams: 1 is meant)
+    /// Streams at a time on each connection; for datagrams, how many are on their way [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) streams: Option<u32>,
 

@@ -118,9 +118,8 @@ pub(crate) fn development_identity(
     listen: &[SocketAddr],
     names: &[String],
 ) -> Result<Identity, Failure> {
-    build_development_identity(subject_names(listen, names)).map_err(|error| {
-        Failure::usage(format!("cannot make a development certificate: {error}"))
-    })
+    build_development_identity(subject_names(listen, names))
+        .map_err(|error| Failure::usage(format!("cannot make a development certificate: {error}")))
 }
 
 /// The names and addresses that a server on `listen` can be reached by, as far as we know them.
@@ -148,7 +147,8 @@ fn build_development_identity(subjects: Vec<String>) -> Result<Identity, rcgen::
     let not_after = now + DEV_VALIDITY;
 
     let mut ca = CertificateParams::new(Vec::<String>::new())?;
-    ca.distinguished_name.push(DnType::CommonName, "polyquic development CA");
+    ca.distinguished_name
+        .push(DnType::CommonName, "polyquic development CA");
     // It can sign end-entity certificates and nothing below those.
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -159,7 +159,8 @@ fn build_development_identity(subjects: Vec<String>) -> Result<Identity, rcgen::
     let issuer = Issuer::new(ca, ca_key);
 
     let mut leaf = CertificateParams::new(subjects)?;
-    leaf.distinguished_name.push(DnType::CommonName, "polyquic development certificate");
+    leaf.distinguished_name
+        .push(DnType::CommonName, "polyquic development certificate");
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     leaf.use_authority_key_identifier_extension = true;
@@ -220,9 +221,15 @@ pub(crate) mod tests {
         assert!(text.contains("two.key does not belong to"), "{text}");
         assert!(text.contains("one.crt"), "{text}");
         let text = message(load_identity(&missing, &key));
-        assert!(text.contains("certificate") && text.contains("no such file"), "{text}");
+        assert!(
+            text.contains("certificate") && text.contains("no such file"),
+            "{text}"
+        );
         let text = message(load_identity(&cert, &missing));
-        assert!(text.contains("the key") && text.contains("no such file"), "{text}");
+        assert!(
+            text.contains("the key") && text.contains("no such file"),
+            "{text}"
+        );
         let text = message(load_identity(&junk, &key));
         assert!(text.contains("no certificate"), "{text}");
         let text = message(load_identity(&cert, &junk));
@@ -230,7 +237,10 @@ pub(crate) mod tests {
         let text = message(load_identity(&cert, &cert));
         assert!(text.contains("no private key"), "{text}");
         let text = message(load_identity(&broken, &key));
-        assert!(text.contains("broken.crt") && text.contains("malformed"), "{text}");
+        assert!(
+            text.contains("broken.crt") && text.contains("malformed"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! From a URL to a connection.
 
-use std::future::Future;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
@@ -124,7 +123,9 @@ impl<R: Native> Dialer<R> {
         if !delay.is_zero() {
             sleep(&self.rt, delay).await;
         }
-        let endpoint = self.endpoint(address).ok_or("no socket for this kind of address")?;
+        let endpoint = self
+            .endpoint(address)
+            .ok_or("no socket for this kind of address")?;
         let start = Instant::now();
         let connecting = endpoint
             .connect_with(config(), address, &url.host)
@@ -176,10 +177,14 @@ impl<R: Native> Dialer<R> {
         }
     }
 
+    /// The sockets.
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
+        self.v4.iter().chain(&self.v6).cloned().collect()
+    }
+
     /// Close all connections and wait until the peers know, within limits.
     pub(crate) async fn close(self) {
-        let endpoints: Vec<_> = self.v4.into_iter().chain(self.v6).collect();
-        server::close(&self.rt, &endpoints, b"done").await;
+        server::close(&self.rt, &self.endpoints(), b"done").await;
     }
 }
 
@@ -192,17 +197,24 @@ pub(crate) async fn resolve<R: Native>(
     let (host, port) = (url.host.clone(), url.port);
     // The system's resolver blocks, for as long as it likes.
     let lookup = offload(rt, move || {
-        (host.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>)
+        (host.as_str(), port)
+            .to_socket_addrs()
+            .map(Iterator::collect::<Vec<_>>)
     });
     let fail = |reason: &str| {
-        Failure::connect(format!("cannot resolve the host name {}: {reason}", url.host))
+        Failure::connect(format!(
+            "cannot resolve the host name {}: {reason}",
+            url.host
+        ))
     };
     match timeout(rt, limit, lookup).await {
         Ok(Ok(Ok(addresses))) if addresses.is_empty() => Err(fail("it has no address")),
         Ok(Ok(Ok(addresses))) => Ok(addresses),
         Ok(Ok(Err(error)) | Err(error)) => {
             let reason = io_reason(&error);
-            Err(fail(reason.trim_start_matches("failed to lookup address information: ")))
+            Err(fail(reason.trim_start_matches(
+                "failed to lookup address information: ",
+            )))
         }
         Err(_) => Err(fail("no answer in time")),
     }
@@ -239,19 +251,5 @@ fn handshake_reason(error: &ConnectionError) -> String {
         // During a handshake there was no word from the peer at all.
         ConnectionError::TimedOut => "no answer (idle timeout)".into(),
         other => connection_reason(other),
-    }
-}
-
-/// Wait for `future`, but end with the connection's own error when that is lost first.
-pub(crate) async fn or_lost<T>(
-    connection: &Connection,
-    future: impl Future<Output = T>,
-) -> Result<T, ConnectionError> {
-    use futures::future::{Either, select};
-    let future = std::pin::pin!(future);
-    let closed = std::pin::pin!(connection.closed());
-    match select(future, closed).await {
-        Either::Left((value, _)) => Ok(value),
-        Either::Right((error, _)) => Err(error),
     }
 }

@@ -57,7 +57,12 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
         let mut kinds = args.executor.clone();
         // Named twice is meant once.
         let mut seen = Vec::new();
-        kinds.retain(|kind| !seen.contains(kind) && { seen.push(*kind); true });
+        kinds.retain(|kind| {
+            !seen.contains(kind) && {
+                seen.push(*kind);
+                true
+            }
+        });
         kinds
     };
     let scratch = tempfile::Builder::new()
@@ -85,7 +90,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     if failed == 0 {
         Ok(())
     } else {
-        Err(Failure::transfer(format!("{failed} of {total} transfers failed")))
+        Err(Failure::transfer(format!(
+            "{failed} of {total} transfers failed"
+        )))
     }
 }
 
@@ -119,18 +126,22 @@ impl Demo {
         let cannot_read = |e: io::Error| Failure::io(format!("cannot read {shown}"), &e);
         let source = source.canonicalize().map_err(cannot_read)?;
         if !source.is_file() {
-            return Err(Failure::local(format!("cannot read {shown}: not a regular file")));
+            return Err(Failure::local(format!(
+                "cannot read {shown}: not a regular file"
+            )));
         }
         let (length, sha256) = hash(&source).map_err(cannot_read)?;
         let name = source.file_name().and_then(|name| name.to_str());
         let (Some(dir), Some(name)) = (source.parent(), name) else {
-            return Err(Failure::usage(format!("{shown}: the file name is not UTF-8")));
+            return Err(Failure::usage(format!(
+                "{shown}: the file name is not UTF-8"
+            )));
         };
         let sandbox = Sandbox::new(dir).map_err(cannot_read)?;
         let path = format!("/{}", percent_encode(name));
-        sandbox.open(&path).map_err(|refusal| {
-            Failure::usage(format!("{shown} cannot be served: {refusal}"))
-        })?;
+        sandbox
+            .open(&path)
+            .map_err(|refusal| Failure::usage(format!("{shown} cannot be served: {refusal}")))?;
         let identity = development_identity(&[(Ipv4Addr::LOCALHOST, 0).into()], &[])?;
         let ca = scratch.join("ca.pem");
         std::fs::write(&ca, identity.dev_ca_pem.as_deref().unwrap_or_default())
@@ -191,7 +202,11 @@ impl Demo {
         let address = match wait(&address, deadline, "the server") {
             Ok(address) => address,
             // It did not get as far as listening, and knows why.
-            Err(failure) => return Err(wait(&lost_by_server, deadline, "the server")?.err().unwrap_or(failure)),
+            Err(failure) => {
+                return Err(wait(&lost_by_server, deadline, "the server")?
+                    .err()
+                    .unwrap_or(failure));
+            }
         };
 
         let mut tls = ClientTls::new(&self.trust, polyquic::crypto_provider(), &[hq::ALPN])?;
@@ -231,10 +246,11 @@ impl Demo {
 }
 
 /// Run `app` on a thread and an executor of its own.
-fn start<A>(name: &str, kind: ExecutorKind, app: A) -> Result<Receiver<A::Output>, Failure>
-where
-    A: App<Output: Send> + Send + 'static,
-{
+fn start<A: App>(
+    name: &str,
+    kind: ExecutorKind,
+    app: A,
+) -> Result<Receiver<Result<A::Output, Failure>>, Failure> {
     let (sender, receiver) = channel();
     std::thread::Builder::new()
         .name(name.into())
@@ -270,9 +286,9 @@ struct ServerApp {
 
 impl App for ServerApp {
     /// Packets lost.
-    type Output = Result<u64, Failure>;
+    type Output = u64;
 
-    async fn run<R: Native>(self, rt: R) -> Self::Output {
+    async fn run<R: Native>(self, rt: R) -> Result<Self::Output, Failure> {
         let endpoints = self.setup.listen(&rt)?;
         let endpoint = &endpoints[0];
         let local = endpoint
@@ -283,10 +299,16 @@ impl App for ServerApp {
         let connections = Arc::new(Mutex::new(Vec::<Connection>::new()));
         let seen = connections.clone();
         let handler = move |connection: Connection| {
-            seen.lock().unwrap_or_else(PoisonError::into_inner).push(connection.clone());
+            seen.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(connection.clone());
             files.clone().serve(connection)
         };
-        spawn(&rt, self.setup.accept(rt.clone(), endpoint.clone(), gate, handler));
+        spawn(
+            &rt,
+            self.setup
+                .accept(rt.clone(), endpoint.clone(), gate, handler),
+        );
         let _ = self.address.send(local);
         // An error means that the demo gave up.
         let _ = self.stopped.await;
@@ -309,9 +331,9 @@ struct ClientApp {
 }
 
 impl App for ClientApp {
-    type Output = Result<Outcome, Failure>;
+    type Output = Outcome;
 
-    async fn run<R: Native>(self, rt: R) -> Self::Output {
+    async fn run<R: Native>(self, rt: R) -> Result<Self::Output, Failure> {
         // The server is on 127.0.0.1; what `localhost` is to this system does not matter.
         let addresses = match resolve(&rt, &self.url, CONNECT_LIMIT).await {
             Ok(addresses) if addresses == [self.address] => addresses,
@@ -319,7 +341,9 @@ impl App for ClientApp {
         };
         let dialer = Dialer::new(rt.clone(), &addresses)?;
         let config = || self.config.clone();
-        let connected = dialer.dial(&self.url, &addresses, &config, CONNECT_LIMIT).await?;
+        let connected = dialer
+            .dial(&self.url, &addresses, &config, CONNECT_LIMIT)
+            .await?;
         let connection = &connected.connection;
         let target = Target {
             dir: self.dir,
@@ -398,7 +422,10 @@ mod tests {
         std::fs::write(file.path(), "abc").unwrap();
         let (length, sha256) = hash(file.path()).unwrap();
         assert_eq!(length, 3);
-        assert!(hex(&sha256).starts_with("ba7816bf8f01cfea"), "FIPS 180-4 appendix");
+        assert!(
+            hex(&sha256).starts_with("ba7816bf8f01cfea"),
+            "FIPS 180-4 appendix"
+        );
     }
 
     #[test]

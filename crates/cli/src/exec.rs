@@ -11,6 +11,8 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use polyquic::{Executor, Runtime};
 
+use crate::failure::Failure;
+
 // Without an executor there is nothing that this program could run on.
 #[cfg(not(any(feature = "smol", feature = "tokio", feature = "blocking")))]
 compile_error!("enable at least one of the features smol, tokio and blocking");
@@ -65,17 +67,17 @@ impl<R: Executor<Timer: Send> + Send + Sync> Native for R {}
 /// An application that is written once and runs on every executor.
 ///
 /// What a generic closure would be, if Rust had any.
-pub(crate) trait App {
+pub(crate) trait App: Send + 'static {
     /// What it comes back with.
-    type Output;
+    type Output: Send;
 
     /// Run to completion.
-    fn run<R: Native>(self, rt: R) -> impl Future<Output = Self::Output>;
+    fn run<R: Native>(self, rt: R) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
 }
 
 /// Start an executor, run `app` on it, and shut the executor down.
-pub(crate) fn run<A: App>(kind: ExecutorKind, app: A) -> A::Output {
-    match kind {
+pub(crate) fn run<A: App>(kind: ExecutorKind, app: A) -> Result<A::Output, Failure> {
+    let result = match kind {
         #[cfg(feature = "smol")]
         ExecutorKind::Smol => polyquic::smol::run(1, |rt| app.run(rt)),
         #[cfg(feature = "smol")]
@@ -88,14 +90,22 @@ pub(crate) fn run<A: App>(kind: ExecutorKind, app: A) -> A::Output {
         }
         #[cfg(feature = "blocking")]
         ExecutorKind::Blocking => polyquic::blocking::run(|rt| app.run(rt)),
-    }
+    };
+    result.unwrap_or_else(|error| {
+        Err(Failure::io(
+            format!("cannot start the executor {}", kind.name()),
+            &error,
+        ))
+    })
 }
 
 /// Worker threads of the multi-threaded executors: one per core, and at least two, lest
 /// `smol-multi` on a single core be `smol`.
 #[cfg(any(feature = "smol", feature = "tokio"))]
 fn threads() -> usize {
-    std::thread::available_parallelism().map_or(2, NonZeroUsize::get).max(2)
+    std::thread::available_parallelism()
+        .map_or(2, NonZeroUsize::get)
+        .max(2)
 }
 
 /// Run a blocking closure off the I/O path and wait for its result.

@@ -41,7 +41,11 @@ impl Exit {
             Self::Usage => 3,
             Self::Signal(_) => 4,
         };
-        if rank(other) > rank(self) { other } else { self }
+        if rank(other) > rank(self) {
+            other
+        } else {
+            self
+        }
     }
 }
 
@@ -201,7 +205,11 @@ mod tests {
         let error = io::Error::from_raw_os_error(28);
         assert_eq!(io_reason(&error), "no space left on device");
         let other = io::Error::from_raw_os_error(5);
-        assert!(!io_reason(&other).contains("os error"), "{}", io_reason(&other));
+        assert!(
+            !io_reason(&other).contains("os error"),
+            "{}",
+            io_reason(&other)
+        );
     }
 
     #[test]

@@ -86,7 +86,11 @@ impl PartialFile {
             let n = COUNTER.fetch_add(1, Ordering::Relaxed);
             // Hidden, recognisable, and short enough for file systems that allow 255 bytes.
             let temporary = dir.join(format!(".polyquic-{}-{n}.part", std::process::id()));
-            match OpenOptions::new().write(true).create_new(true).open(&temporary) {
+            match OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(&temporary)
+            {
                 Ok(file) => {
                     return Ok(Self {
                         file: Arc::new(file),
@@ -191,7 +195,9 @@ impl<R: Native> ChunkWriter<R> {
         let file = self.partial.file.clone();
         let chunks = std::mem::take(&mut self.collected);
         self.collected_bytes = 0;
-        self.writing = Some(Box::pin(offload(&self.rt, move || write_all(&file, &chunks))));
+        self.writing = Some(Box::pin(offload(&self.rt, move || {
+            write_all(&file, &chunks)
+        })));
         Ok(())
     }
 
@@ -208,6 +214,7 @@ impl<R: Native> ChunkWriter<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Failure;
 
     fn names(dir: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(dir).unwrap();
@@ -258,19 +265,23 @@ mod tests {
     struct Copy(PathBuf, PathBuf);
 
     impl crate::exec::App for Copy {
-        type Output = io::Result<()>;
+        type Output = ();
 
-        async fn run<R: Native>(self, rt: R) -> io::Result<()> {
-            let mut reader = ChunkReader::new(rt.clone(), File::open(self.0)?);
-            let partial = PartialFile::create(&self.1, "copy")?;
+        async fn run<R: Native>(self, rt: R) -> Result<(), Failure> {
+            let failed = |e: io::Error| Failure::io("copy", &e);
+            let mut reader = ChunkReader::new(rt.clone(), File::open(self.0).unwrap());
+            let partial = PartialFile::create(&self.1, "copy").unwrap();
             let mut writer = ChunkWriter::new(rt, partial);
-            while let Some(chunk) = reader.next().await? {
+            while let Some(chunk) = reader.next().await.map_err(failed)? {
                 // In pieces as small as they come from the network.
                 for piece in chunk.chunks(10_007) {
-                    writer.push(Bytes::copy_from_slice(piece)).await?;
+                    writer
+                        .push(Bytes::copy_from_slice(piece))
+                        .await
+                        .map_err(failed)?;
                 }
             }
-            writer.finish(false).await
+            writer.finish(false).await.map_err(failed)
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::future::{Either, join_all, select};
-use polyquic::{ClientConfig, Connection, ReadError, WriteError, crypto};
+use polyquic::{ClientConfig, Connection, Endpoint, ReadError, WriteError, crypto};
 
 use crate::args::GetArgs;
 use crate::connect::{Connected, Dialer, EarlyOutcome, resolve};
@@ -16,6 +17,7 @@ use crate::failure::{Exit, Failure, read_reason, write_reason};
 use crate::files::{ChunkWriter, PartialFile};
 use crate::hq;
 use crate::progress::Progress;
+use crate::server;
 use crate::sessions::SessionCache;
 use crate::signals::{self, Signals};
 use crate::stats::{bit_rate, bytes, ms, rate};
@@ -32,9 +34,12 @@ pub(crate) fn run(args: GetArgs) -> Result<(), Failure> {
     std::fs::create_dir_all(&args.output)
         .map_err(|e| Failure::io(format!("cannot make {}", args.output.display()), &e))?;
     let trust = Trust::from_args(&args.client)?;
-    let cache = args.session_cache.as_deref().map(SessionCache::open).transpose()?;
-    let signals =
-        Signals::install().map_err(|e| Failure::io("cannot wait for signals", &e))?;
+    let cache = args
+        .session_cache
+        .as_deref()
+        .map(SessionCache::open)
+        .transpose()?;
+    let signals = Signals::install().map_err(|e| Failure::io("cannot wait for signals", &e))?;
     let transport = TransportFactory::new(&args.client.transport, 0)?;
     let executor = args.executor.executor;
     let app = Get {
@@ -45,6 +50,7 @@ pub(crate) fn run(args: GetArgs) -> Result<(), Failure> {
         transport,
         cache: cache.clone(),
         signals,
+        endpoints: Mutex::default(),
     };
     let result = exec::run(executor, app);
     // Saved even after a failure: a session made before it is good.
@@ -70,7 +76,9 @@ fn plan(urls: &[Url]) -> Result<Vec<Origin>, Failure> {
     let mut names: HashMap<String, &Url> = HashMap::new();
     for url in urls {
         let name = url.file_name().ok_or_else(|| {
-            Failure::usage(format!("{url}: the last part of the path is no usable file name"))
+            Failure::usage(format!(
+                "{url}: the last part of the path is no usable file name"
+            ))
         })?;
         if let Some(other) = names.insert(name.clone(), url) {
             return Err(Failure::usage(format!(
@@ -100,21 +108,36 @@ struct Get {
     cache: Option<Arc<SessionCache>>,
     signals: Signals,
     progress: Progress,
+    /// To be closed if a signal ends the downloads.
+    endpoints: Mutex<Vec<Endpoint>>,
 }
 
 impl App for Get {
-    type Output = Result<(), Failure>;
+    type Output = ();
 
-    async fn run<R: Native>(self, rt: R) -> Self::Output {
-        let work = join_all(self.origins.iter().map(|origin| self.fetch_origin(&rt, origin)));
-        let interrupted = std::pin::pin!(self.signals.nth(1));
-        let results = match select(std::pin::pin!(work), interrupted).await {
-            Either::Left((results, _)) => results.into_iter().flatten().collect::<Vec<_>>(),
-            Either::Right((signal, work)) => {
-                // Dropping the downloads removes the partial files.
-                let _ = work;
-                let name = signals::name(signal);
-                return Err(Failure::new(Exit::Signal(signal), format!("ended by {name}")));
+    async fn run<R: Native>(self, rt: R) -> Result<Self::Output, Failure> {
+        let outcome = {
+            let work = pin!(join_all(
+                self.origins
+                    .iter()
+                    .map(|origin| self.fetch_origin(&rt, origin))
+            ));
+            let interrupted = pin!(self.signals.nth(1));
+            match select(work, interrupted).await {
+                Either::Left((results, _)) => Ok(results),
+                Either::Right((signal, _)) => Err(signal),
+            }
+            // Dropping the downloads removes the partial files.
+        };
+        let results: Vec<_> = match outcome {
+            Ok(results) => results.into_iter().flatten().collect(),
+            Err(signal) => {
+                let endpoints = std::mem::take(&mut *lock(&self.endpoints));
+                server::close(&rt, &endpoints, b"interrupted").await;
+                return Err(Failure::new(
+                    Exit::Signal(signal),
+                    format!("ended by {}", signals::name(signal)),
+                ));
             }
         };
         let total = results.len();
@@ -134,7 +157,10 @@ impl App for Get {
                 said.push(text);
             }
         }
-        Err(Failure::new(exit, format!("{} of {total} downloads failed", failures.len())))
+        Err(Failure::new(
+            exit,
+            format!("{} of {total} downloads failed", failures.len()),
+        ))
     }
 }
 
@@ -153,14 +179,25 @@ impl Get {
         let start = Instant::now();
         let before = self.progress.bytes();
         let connection = &connected.connection;
-        let results: Vec<_> = futures::stream::iter(&origin.files)
-            .map(|wanted| self.fetch_file(rt, connection, connected.early.as_ref(), wanted))
+        let early = connected.early.as_ref();
+        // Collected before they are run: the compiler cannot see that a stream which makes them
+        // one by one is `Send`.
+        let downloads: Vec<_> = origin
+            .files
+            .iter()
+            .map(|wanted| self.fetch_file(rt, connection, early, wanted))
+            .collect();
+        let results: Vec<_> = futures::stream::iter(downloads)
             .buffer_unordered(self.args.parallel.into())
             .collect()
             .await;
         if !self.args.quiet && results.iter().any(Result::is_ok) {
             let url = &origin.files[0].url;
-            println!("{}", self.summary(url, &connected, &tls, before, start.elapsed()).await);
+            println!(
+                "{}",
+                self.summary(url, &connected, &tls, before, start.elapsed())
+                    .await
+            );
         }
         if let Some(cache) = &self.cache {
             cache.remember_address(&origin.files[0].url, connection.remote_address());
@@ -205,10 +242,15 @@ impl Get {
         let start = Instant::now();
         let mut addresses = resolve(rt, url, limit).await?;
         // Where it worked the last time first; that is where the session is good for 0-RTT.
-        if let Some(known) = self.cache.as_ref().and_then(|cache| cache.known_address(url)) {
+        if let Some(known) = self
+            .cache
+            .as_ref()
+            .and_then(|cache| cache.known_address(url))
+        {
             addresses.sort_by_key(|address| *address != known);
         }
         let dialer = Dialer::new(rt.clone(), &addresses)?;
+        lock(&self.endpoints).extend(dialer.endpoints());
         let config = || {
             let mut config = tls.client.clone();
             config.transport_config(self.transport.one("client"));
@@ -219,7 +261,9 @@ impl Get {
             let first = dialer.dial_early(url, addresses[0], &config, rest).await;
             match first {
                 Err(_) if addresses.len() > 1 => {
-                    let rest = limit.saturating_sub(start.elapsed()).max(Duration::from_secs(1));
+                    let rest = limit
+                        .saturating_sub(start.elapsed())
+                        .max(Duration::from_secs(1));
                     dialer.dial(url, &addresses[1..], &config, rest).await?
                 }
                 first => first?,
@@ -242,8 +286,17 @@ impl Get {
             name: wanted.name.clone(),
             durable: true,
         };
-        let result = download(rt, connection, early, &wanted.url.path, &target, &self.progress);
-        result.await.map_err(|failure| failure.context(&wanted.url))?;
+        let result = download(
+            rt,
+            connection,
+            early,
+            &wanted.url.path,
+            &target,
+            &self.progress,
+        );
+        result
+            .await
+            .map_err(|failure| failure.context(&wanted.url))?;
         self.progress.file_done();
         Ok(())
     }
@@ -283,6 +336,10 @@ impl Get {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 struct OriginTls {
     client: ClientConfig,
     verifier: Arc<Verifier>,
@@ -313,7 +370,9 @@ pub(crate) async fn download<R: Native>(
             if let Some(outcome) = early {
                 outcome.clone().await;
             }
-            attempt(rt, connection, path, target, progress).await.map_err(Undone::into_failure)
+            attempt(rt, connection, path, target, progress)
+                .await
+                .map_err(Undone::into_failure)
         }
         result => result.map_err(Undone::into_failure),
     }
@@ -350,10 +409,12 @@ async fn attempt<R: Native>(
         .open_bi()
         .await
         .map_err(|e| Failure::transfer(crate::failure::connection_reason(&e)))?;
-    send.write_all(&hq::request(path)).await.map_err(|error| match error {
-        WriteError::ZeroRttRejected => Undone::ZeroRttRejected,
-        error => Failure::transfer(write_reason(&error)).into(),
-    })?;
+    send.write_all(&hq::request(path))
+        .await
+        .map_err(|error| match error {
+            WriteError::ZeroRttRejected => Undone::ZeroRttRejected,
+            error => Failure::transfer(write_reason(&error)).into(),
+        })?;
     // Fails only if the server stopped the stream; then reading says why.
     let _ = send.finish();
 

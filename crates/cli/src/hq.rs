@@ -118,7 +118,11 @@ mod tests {
             b"GET /a\rb\r\n",
             b" GET /a\r\n",
         ] {
-            assert_eq!(parse_request(request), Err(Refusal::BadRequest), "{request:?}");
+            assert_eq!(
+                parse_request(request),
+                Err(Refusal::BadRequest),
+                "{request:?}"
+            );
         }
     }
 

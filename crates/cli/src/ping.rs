@@ -29,8 +29,7 @@ pub(crate) fn run(args: PingArgs) -> Result<(), Failure> {
     let transport = TransportFactory::new(&args.client.transport, 0)?;
     // An interval longer than the idle timeout is not the server's fault.
     let transport = transport.keep_alive()?;
-    let signals =
-        Signals::install().map_err(|e| Failure::io("cannot wait for signals", &e))?;
+    let signals = Signals::install().map_err(|e| Failure::io("cannot wait for signals", &e))?;
     exec::run(
         args.executor.executor,
         Ping {
@@ -63,9 +62,9 @@ struct Report {
 }
 
 impl App for Ping {
-    type Output = Result<(), Failure>;
+    type Output = ();
 
-    async fn run<R: Native>(self, rt: R) -> Self::Output {
+    async fn run<R: Native>(self, rt: R) -> Result<Self::Output, Failure> {
         let url = &self.args.url;
         let config = || {
             let mut config = self.config.clone();
@@ -140,7 +139,10 @@ impl Ping {
     fn print(&self, report: &Report) {
         if self.args.json {
             // Numbers and strings only: this cannot fail.
-            println!("{}", serde_json::to_string_pretty(report).unwrap_or_default());
+            println!(
+                "{}",
+                serde_json::to_string_pretty(report).unwrap_or_default()
+            );
             return;
         }
         if let Some(summary) = &report.round_trips {

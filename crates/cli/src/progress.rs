@@ -38,24 +38,27 @@ impl Progress {
             .then(|| {
                 let (stop, stopped) = channel();
                 let counters = counters.clone();
-                let spawned = std::thread::Builder::new().name("progress".into()).spawn(move || {
-                    let start = Instant::now();
-                    let mut wait = QUIET_FOR;
-                    let mut shown = false;
-                    while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-                        wait = INTERVAL;
-                        shown = true;
-                        // A terminal that is gone is no reason to stop the transfer.
-                        let _ = write!(
-                            std::io::stderr(),
-                            "\r\x1b[K{}",
-                            line(&counters, files, start.elapsed())
-                        );
-                    }
-                    if shown {
-                        let _ = write!(std::io::stderr(), "\r\x1b[K");
-                    }
-                });
+                let spawned =
+                    std::thread::Builder::new()
+                        .name("progress".into())
+                        .spawn(move || {
+                            let start = Instant::now();
+                            let mut wait = QUIET_FOR;
+                            let mut shown = false;
+                            while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+                                wait = INTERVAL;
+                                shown = true;
+                                // A terminal that is gone is no reason to stop the transfer.
+                                let _ = write!(
+                                    std::io::stderr(),
+                                    "\r\x1b[K{}",
+                                    line(&counters, files, start.elapsed())
+                                );
+                            }
+                            if shown {
+                                let _ = write!(std::io::stderr(), "\r\x1b[K");
+                            }
+                        });
                 spawned.ok().map(|thread| (stop, thread))
             })
             .flatten();
@@ -64,7 +67,9 @@ impl Progress {
 
     /// So many more bytes have arrived.
     pub(crate) fn add_bytes(&self, count: usize) {
-        self.counters.bytes.fetch_add(count as u64, Ordering::Relaxed);
+        self.counters
+            .bytes
+            .fetch_add(count as u64, Ordering::Relaxed);
     }
 
     /// One more file is complete.

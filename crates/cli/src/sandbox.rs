@@ -181,7 +181,11 @@ mod tests {
 
     fn read(fixture: &Fixture, path: &str) -> Result<String, Refusal> {
         let mut text = String::new();
-        fixture.sandbox.open(path)?.read_to_string(&mut text).unwrap();
+        fixture
+            .sandbox
+            .open(path)?
+            .read_to_string(&mut text)
+            .unwrap();
         Ok(text)
     }
 
@@ -226,7 +230,10 @@ mod tests {
         assert_eq!(read(&f, &format!("/{secret}")), Err(Refusal::NotFound));
         let encoded = secret.replace('/', "%2f");
         assert_eq!(read(&f, &format!("/{encoded}")), Err(Refusal::BadRequest));
-        assert_eq!(read(&f, "/../root-sibling/secret"), Err(Refusal::BadRequest));
+        assert_eq!(
+            read(&f, "/../root-sibling/secret"),
+            Err(Refusal::BadRequest)
+        );
     }
 
     #[test]

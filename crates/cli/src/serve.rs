@@ -30,8 +30,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let sandbox = Sandbox::new(&args.dir)
         .map_err(|e| Failure::io(format!("cannot serve {}", args.dir.display()), &e))?;
     let setup = ServerSetup::new(&args.server, hq::ALPN, MAX_STREAMS)?;
-    let signals =
-        Signals::install().map_err(|e| Failure::io("cannot wait for signals", &e))?;
+    let signals = Signals::install().map_err(|e| Failure::io("cannot wait for signals", &e))?;
     let app = Serve {
         sandbox: Arc::new(sandbox),
         setup,
@@ -49,19 +48,24 @@ struct Serve {
 }
 
 impl App for Serve {
-    type Output = Result<(), Failure>;
+    type Output = ();
 
-    async fn run<R: Native>(self, rt: R) -> Self::Output {
+    async fn run<R: Native>(self, rt: R) -> Result<Self::Output, Failure> {
         let endpoints = self.setup.listen(&rt)?;
         let gate = Gate::new(MAX_TRANSFERS);
         for endpoint in &endpoints {
             let files = Files::new(rt.clone(), self.sandbox.clone(), gate.clone());
             let handler = move |connection| files.clone().serve(connection);
             let accept =
-                self.setup.clone().accept(rt.clone(), endpoint.clone(), gate.clone(), handler);
+                self.setup
+                    .clone()
+                    .accept(rt.clone(), endpoint.clone(), gate.clone(), handler);
             spawn(&rt, accept);
         }
-        server::announce(&endpoints, &format!("hq-interop, {}", display(self.sandbox.root())));
+        server::announce(
+            &endpoints,
+            &format!("hq-interop, {}", display(self.sandbox.root())),
+        );
         server::until_signal(&rt, &endpoints, &gate, &self.signals, self.drain_timeout).await
     }
 }
@@ -158,7 +162,9 @@ impl<R: Native> Files<R> {
                 }
             };
             sent += chunk.len() as u64;
-            send.write_chunk(chunk).await.map_err(|e| Unsent::Lost(e.to_string()))?;
+            send.write_chunk(chunk)
+                .await
+                .map_err(|e| Unsent::Lost(e.to_string()))?;
         }
         send.finish().map_err(|e| Unsent::Lost(e.to_string()))?;
         // A transfer counts as open until it has been acknowledged: draining waits for that.

@@ -86,9 +86,8 @@ impl ServerSetup {
             if self.listen_by_default && result.as_ref().is_err_and(no_such_family) {
                 result = bind((Ipv4Addr::UNSPECIFIED, address.port()).into());
             }
-            endpoints.push(
-                result.map_err(|e| Failure::io(format!("cannot listen on {address}"), &e))?,
-            );
+            endpoints
+                .push(result.map_err(|e| Failure::io(format!("cannot listen on {address}"), &e))?);
         }
         Ok(endpoints)
     }
@@ -141,7 +140,10 @@ impl ServerSetup {
             return incoming.accept();
         }
         let mut config = self.config.clone();
-        config.transport_config(self.transport.one(&format!("server-{}", incoming.orig_dst_cid())));
+        config.transport_config(
+            self.transport
+                .one(&format!("server-{}", incoming.orig_dst_cid())),
+        );
         incoming.accept_with(Arc::new(config))
     }
 }
@@ -158,15 +160,17 @@ fn write_ca(path: &Path, pem: &str) -> Result<(), Failure> {
     let fail = |e: &io::Error| Failure::io(format!("cannot write the CA to {}", path.display()), e);
     // Whole or not at all: a client that waits for the file must not see half of it.
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty());
-    let mut file = tempfile::NamedTempFile::new_in(dir.unwrap_or(Path::new(".")))
-        .map_err(|e| fail(&e))?;
+    let mut file =
+        tempfile::NamedTempFile::new_in(dir.unwrap_or(Path::new("."))).map_err(|e| fail(&e))?;
     io::Write::write_all(&mut file, pem.as_bytes()).map_err(|e| fail(&e))?;
     #[cfg(unix)]
     {
         // A certificate is public, and the client may be somebody else.
         use std::os::unix::fs::PermissionsExt;
         let public = std::fs::Permissions::from_mode(0o644);
-        file.as_file().set_permissions(public).map_err(|e| fail(&e))?;
+        file.as_file()
+            .set_permissions(public)
+            .map_err(|e| fail(&e))?;
     }
     file.persist(path).map_err(|e| fail(&e.error))?;
     Ok(())

@@ -9,7 +9,11 @@ impl Columns<'_> {
     pub(crate) fn header(&self) -> String {
         let names: Vec<_> = self.0.iter().map(|(name, ..)| (*name).to_owned()).collect();
         let total = self.0.iter().map(|(_, width, _)| width + 2).sum::<usize>();
-        format!("{}\n{}", self.row(&names), "-".repeat(total.saturating_sub(2)))
+        format!(
+            "{}\n{}",
+            self.row(&names),
+            "-".repeat(total.saturating_sub(2))
+        )
     }
 
     /// One row. A cell that is too long widens its row only.

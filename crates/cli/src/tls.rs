@@ -68,7 +68,10 @@ impl Trust {
                     "polyquic: WARNING: --insecure: certificates are not verified. Anybody between \
                      this machine and the server can read and change everything."
                 );
-                Ok(Self::new(Arc::new(AcceptAnything(polyquic::crypto_provider())), &[b"insecure"]))
+                Ok(Self::new(
+                    Arc::new(AcceptAnything(polyquic::crypto_provider())),
+                    &[b"insecure"],
+                ))
             }
             (None, false) => Self::system(),
         }
@@ -129,6 +132,9 @@ impl ClientTls {
         provider: Arc<CryptoProvider>,
         alpn: &[&[u8]],
     ) -> Result<Self, Failure> {
+        // The first random number of a process can take AWS-LC 30 ms. Not in the handshake, which
+        // is timed; should it fail, the handshake will say so.
+        let _ = provider.secure_random.fill(&mut [0; 32]);
         let verifier = Arc::new(Verifier {
             inner: trust.verifier.clone(),
             full_handshakes: AtomicUsize::new(0),

@@ -83,10 +83,12 @@ impl TransportFactory {
             config.keep_alive_interval(Some(self.args.idle_timeout / 3));
         }
         match self.args.cc {
-            CongestionControl::Cubic => config
-                .congestion_controller_factory(Arc::new(congestion::CubicConfig::default())),
-            CongestionControl::Newreno => config
-                .congestion_controller_factory(Arc::new(congestion::NewRenoConfig::default())),
+            CongestionControl::Cubic => {
+                config.congestion_controller_factory(Arc::new(congestion::CubicConfig::default()))
+            }
+            CongestionControl::Newreno => {
+                config.congestion_controller_factory(Arc::new(congestion::NewRenoConfig::default()))
+            }
             CongestionControl::Bbr => {
                 config.congestion_controller_factory(Arc::new(congestion::BbrConfig::default()))
             }
@@ -103,7 +105,9 @@ fn qlog_stream(dir: &std::path::Path, name: &str) -> Option<polyquic::QlogStream
 
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let file_name = format!("{}-{n}-{name}.sqlog", since_epoch.as_millis());
     let path = dir.join(file_name);
     let file = match std::fs::File::create_new(&path) {

@@ -64,7 +64,9 @@ impl FromStr for Url {
         match scheme.to_ascii_lowercase().as_str() {
             "https" | "hq" => {}
             "http" => {
-                return Err("unsupported scheme http: QUIC is always encrypted, use https://".into());
+                return Err(
+                    "unsupported scheme http: QUIC is always encrypted, use https://".into(),
+                );
             }
             other => {
                 return Err(format!(
@@ -191,7 +193,9 @@ mod tests {
         assert_eq!(parse("hq://h/a/b%20c").file_name().as_deref(), Some("b c"));
         assert_eq!(parse("hq://h/").file_name().as_deref(), Some("index.html"));
         assert_eq!(parse("hq://h/x?/../y").file_name().as_deref(), Some("x"));
-        for bad in ["/..", "/.", "/a%2fb", "/%2e%2e", "/a%00", "/a%5cb", "/%zz", "/%f"] {
+        for bad in [
+            "/..", "/.", "/a%2fb", "/%2e%2e", "/a%00", "/a%5cb", "/%zz", "/%f",
+        ] {
             assert_eq!(parse(&format!("hq://h{bad}")).file_name(), None, "{bad}");
         }
     }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn_proto::{
     ConnectionEvent, ConnectionStats, Datagrams, Dir, EndpointEvent, Event, RecvStream, SendStream,
-    Side, StreamId, Streams, Transmit, VarInt, congestion, crypto,
+    Side, StreamEvent, StreamId, Streams, Transmit, VarInt, congestion, crypto,
 };
 
+use crate::config::StreamLimits;
 use crate::{BatchSizer, Instant};
 
 /// One connection.
@@ -27,13 +28,15 @@ use crate::{BatchSizer, Instant};
 pub struct Connection {
     inner: quinn_proto::Connection,
     batch: BatchSizer,
+    limits: StreamLimits,
 }
 
 impl Connection {
-    pub(crate) fn new(inner: quinn_proto::Connection) -> Self {
+    pub(crate) fn new(inner: quinn_proto::Connection, limits: StreamLimits) -> Self {
         Self {
             inner,
             batch: BatchSizer::default(),
+            limits,
         }
     }
 
@@ -81,7 +84,20 @@ impl Connection {
 
     /// What the application should know.
     pub fn poll(&mut self) -> Option<Event> {
-        self.inner.poll()
+        let event = self.inner.poll()?;
+        if let Event::Stream(StreamEvent::Opened { dir }) = event {
+            self.grant_streams(dir);
+        }
+        Some(event)
+    }
+
+    /// Let the peer open all its streams once it has opened half of those it may.
+    fn grant_streams(&mut self, dir: Dir) {
+        let open = self.inner.streams().remote_open_streams(dir);
+        let current = self.inner.max_concurrent_streams(dir);
+        if let Some(limit) = self.limits.grown(dir, open, current) {
+            self.inner.set_max_concurrent_streams(dir, limit);
+        }
     }
 
     // Mutators
@@ -129,6 +145,7 @@ impl Connection {
 
     /// Change how many streams the peer may have open at once.
     pub fn set_max_concurrent_streams(&mut self, dir: Dir, count: VarInt) {
+        self.limits.set(dir, count);
         self.inner.set_max_concurrent_streams(dir, count);
     }
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use quinn_proto::{
-    ClientConfig, ConnectError, ConnectionError, ConnectionEvent, ConnectionHandle, DatagramEvent,
-    EcnCodepoint, EndpointEvent, Incoming, RetryError, ServerConfig, Transmit,
+    ConnectError, ConnectionError, ConnectionEvent, ConnectionHandle, DatagramEvent, EcnCodepoint,
+    EndpointEvent, Incoming, RetryError, Transmit,
 };
 
-use crate::{Connection, EndpointConfig, Instant};
+use crate::config::StreamLimits;
+use crate::{ClientConfig, Connection, EndpointConfig, Instant, ServerConfig};
 
 /// What the machine must know of the socket it is used with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,9 @@ pub struct EndpointStats {
 /// they return, into it; it must be empty.
 pub struct Endpoint {
     inner: quinn_proto::Endpoint,
+    /// Of the current server configuration; connections that were attempted under an older one get
+    /// them, too.
+    server_limits: Option<StreamLimits>,
     ipv6: bool,
     stats: EndpointStats,
 }
@@ -69,6 +73,7 @@ impl Endpoint {
         server_config: Option<Arc<ServerConfig>>,
         socket: SocketTraits,
     ) -> Self {
+        let (server_config, server_limits) = server_config.map(|config| config.parts()).unzip();
         Self {
             inner: quinn_proto::Endpoint::new(
                 Arc::new(config.build()),
@@ -76,6 +81,7 @@ impl Endpoint {
                 !socket.may_fragment,
                 None,
             ),
+            server_limits,
             ipv6: socket.ipv6,
             stats: EndpointStats::default(),
         }
@@ -83,7 +89,9 @@ impl Endpoint {
 
     /// Replace the configuration for future incoming connections; `None` refuses them all.
     pub fn set_server_config(&mut self, server_config: Option<Arc<ServerConfig>>) {
+        let (server_config, server_limits) = server_config.map(|config| config.parts()).unzip();
         self.inner.set_server_config(server_config);
+        self.server_limits = server_limits.or(self.server_limits);
     }
 
     /// Note that the socket was replaced by one of this address family.
@@ -159,9 +167,10 @@ impl Endpoint {
             }
             _ => remote,
         };
+        let (config, limits) = config.into_parts();
         let (handle, connection) = self.inner.connect(now, config, remote, server_name)?;
         self.stats.outgoing_handshakes += 1;
-        Ok((handle, Connection::new(connection)))
+        Ok((handle, Connection::new(connection, limits)))
     }
 
     /// Accept a connection attempt, with another configuration if one is given.
@@ -176,10 +185,14 @@ impl Endpoint {
         response: &mut Vec<u8>,
         server_config: Option<Arc<ServerConfig>>,
     ) -> Result<(ConnectionHandle, Connection), (ConnectionError, Option<Transmit>)> {
+        let (server_config, limits) = server_config.map(|config| config.parts()).unzip();
+        let limits = limits
+            .or(self.server_limits)
+            .expect("nobody connects unless there is a server");
         match self.inner.accept(incoming, now, response, server_config) {
             Ok((handle, connection)) => {
                 self.stats.accepted_handshakes += 1;
-                Ok((handle, Connection::new(connection)))
+                Ok((handle, Connection::new(connection, limits)))
             }
             Err(error) => Err((error.cause, error.response)),
         }

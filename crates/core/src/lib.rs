@@ -49,7 +49,7 @@ mod tls;
 
 pub use batch::BatchSizer;
 pub use cid::{ShardKey, ShardedCidGenerator};
-pub use config::EndpointConfig;
+pub use config::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig};
 pub use connection::Connection;
 pub use endpoint::{Endpoint, EndpointStats, SocketTraits};
 pub use error::{Blame, blame};
@@ -59,16 +59,15 @@ pub use tls::crypto_provider;
 // The names of quinn-proto that are part of polyquic's public API. This list is the allow-list: a
 // type of a dependency that is not here (or under `rustls`) must not appear in a signature.
 pub use quinn_proto::{
-    AckFrequencyConfig, ApplicationClose, BloomTokenLog, Chunk, Chunks, ClientConfig, ClosedStream,
-    ConfigError, ConnectError, ConnectionClose, ConnectionError, ConnectionEvent, ConnectionHandle,
+    AckFrequencyConfig, ApplicationClose, BloomTokenLog, Chunk, Chunks, ClosedStream, ConfigError,
+    ConnectError, ConnectionClose, ConnectionError, ConnectionEvent, ConnectionHandle,
     ConnectionId, ConnectionIdGenerator, ConnectionStats, DatagramEvent, Datagrams, Dir,
     EcnCodepoint, EndpointEvent, Event, FinishError, FrameStats, FrameType, IdleTimeout, Incoming,
     InvalidCid, MtuDiscoveryConfig, NoneTokenLog, NoneTokenStore, PathStats, ReadError,
-    ReadableError, RecvStream, RetryError, SendDatagramError, SendStream, ServerConfig, Side,
-    StdSystemTime, StreamEvent, StreamId, Streams, TimeSource, TokenLog, TokenMemoryCache,
-    TokenReuseError, TokenStore, Transmit, TransportConfig, TransportError, TransportErrorCode,
-    UdpStats, ValidationTokenConfig, VarInt, VarIntBoundsExceeded, WriteError, Written, congestion,
-    crypto,
+    ReadableError, RecvStream, RetryError, SendDatagramError, SendStream, Side, StdSystemTime,
+    StreamEvent, StreamId, Streams, TimeSource, TokenLog, TokenMemoryCache, TokenReuseError,
+    TokenStore, Transmit, TransportError, TransportErrorCode, UdpStats, ValidationTokenConfig,
+    VarInt, VarIntBoundsExceeded, WriteError, Written, congestion, crypto,
 };
 #[cfg(feature = "qlog")]
 pub use quinn_proto::{QlogConfig, QlogStream};

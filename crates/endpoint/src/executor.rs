@@ -63,25 +63,29 @@ impl<R: Runtime> Future for Sleep<R> {
     }
 }
 
-/// Run `future`, but give up after `duration` and drop it.
+/// Run `future`, but give up after `duration`, counted from now, and drop it.
 ///
 /// # Errors
 ///
 /// [`Elapsed`] when time ran out first.
-pub async fn timeout<R: Runtime, F: Future>(
+pub fn timeout<R: Runtime, F: Future>(
     rt: &R,
     duration: Duration,
     future: F,
-) -> Result<F::Output, Elapsed> {
+) -> impl Future<Output = Result<F::Output, Elapsed>> + use<R, F> {
+    // Made here, so that the future does not hold a reference to `rt`: it would not be `Send` for
+    // those that are not `Sync`.
     let mut sleep = sleep(rt, duration);
-    let mut future = std::pin::pin!(future);
-    std::future::poll_fn(move |cx| {
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
-            return Poll::Ready(Ok(output));
-        }
-        Pin::new(&mut sleep).poll(cx).map(|()| Err(Elapsed))
-    })
-    .await
+    async move {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(move |cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            Pin::new(&mut sleep).poll(cx).map(|()| Err(Elapsed))
+        })
+        .await
+    }
 }
 
 /// Time ran out in [`timeout`].

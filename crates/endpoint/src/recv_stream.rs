@@ -34,6 +34,8 @@ pub struct RecvStream {
     ended: bool,
     /// Stopped by this handle: reading is an error, lest it look like the end of the data.
     stopped: bool,
+    /// Read from out of order before.
+    unordered: bool,
     /// A reset that came along with data and is reported next.
     reset: Option<VarInt>,
     /// Whether a waker of ours may be registered.
@@ -48,6 +50,7 @@ impl RecvStream {
             is_0rtt,
             ended: false,
             stopped: false,
+            unordered: false,
             reset: None,
             waiting: false,
         }
@@ -283,6 +286,11 @@ impl RecvStream {
         if self.is_0rtt && state.zero_rtt_rejected() {
             return Poll::Ready(Err(ReadError::ZeroRttRejected));
         }
+        // Asked here, because the machine would forget the stream.
+        if ordered && self.unordered {
+            return Poll::Ready(Err(ReadError::IllegalOrderedRead));
+        }
+        self.unordered |= !ordered;
         // What arrived before the connection ended can still be read.
         let mut stream = state.machine.recv_stream(self.id);
         let mut chunks = stream.read(ordered)?;

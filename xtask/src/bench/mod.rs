@@ -57,7 +57,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         print!("{}", options::HELP);
         return Ok(());
     };
-    let started = Instant::now();
     let root = command::root()?;
     let identity = root.join("target/bench-identity");
     let (programs, broken) = build(&options)?;
@@ -77,6 +76,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     }
 
     let mut report = Report::new(&options, machine::describe()?);
+    let started = Instant::now();
     for (subject, reason) in &broken {
         report.missing(None, subject, reason);
     }
@@ -137,7 +137,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
         eprintln!("written to {}", file.display());
     }
-    eprintln!("took {}", command::seconds(started.elapsed()));
+    eprintln!("measured for {}", command::seconds(started.elapsed()));
     let ours: Vec<_> = report
         .missing_subjects()
         .filter(|name| name.starts_with("polyquic-"))
@@ -202,6 +202,7 @@ fn build(options: &Options) -> Result<(BTreeMap<&'static str, PathBuf>, Vec<(Str
             features.push_str(",ring");
         }
         eprintln!("building {}", family.program);
+        // Each alone, so that none gets features of a shared dependency that another asked for.
         let result = command::run(command::cargo(&[
             "build",
             "--release",
@@ -214,7 +215,6 @@ fn build(options: &Options) -> Result<(BTreeMap<&'static str, PathBuf>, Vec<(Str
             "--bin",
             family.program,
         ])?);
-        // Stacks that share a dependency get the same features of it, since each is built alone.
         let program = PathBuf::from(target).join("release").join(family.program);
         let known = match result {
             Ok(()) => {

@@ -136,8 +136,8 @@ impl Options {
         }
         if options.quick {
             options.rounds = 2;
-            options.duration = Duration::from_millis(500);
-            options.warmup = Duration::from_millis(150);
+            options.duration = Duration::from_millis(400);
+            options.warmup = Duration::from_millis(100);
         }
         options.rounds = rounds.unwrap_or(options.rounds).max(1);
         options.duration = duration.unwrap_or(options.duration);

@@ -53,7 +53,9 @@ async fn exchange(
         .await
         .map_err(|e| Failure::transfer(connection_reason(&e)))?;
     let lost = |e| Failure::transfer(write_reason(&e));
-    send.write_all(&response_bytes.to_be_bytes()).await.map_err(lost)?;
+    send.write_all(&response_bytes.to_be_bytes())
+        .await
+        .map_err(lost)?;
     if !request.is_empty() {
         send.write_chunk(request.clone()).await.map_err(lost)?;
     }

@@ -80,7 +80,10 @@ impl Report {
             println!("{}", serde_json::to_string_pretty(self).unwrap_or_default());
             return;
         }
-        let streams = self.streams.map(|n| format!(" of {n} streams")).unwrap_or_default();
+        let streams = self
+            .streams
+            .map(|n| format!(" of {n} streams"))
+            .unwrap_or_default();
         println!(
             "{} on {}, {} connection{}{streams}, {:.3} s",
             self.test,

@@ -22,8 +22,7 @@ static PAYLOAD: Bytes = Bytes::from_static(&[0; 256 * 1024]);
 /// Run the command.
 pub(crate) fn run(args: &PerfServerArgs) -> Result<(), Failure> {
     let setup = ServerSetup::new(&args.server, ALPN, MAX_STREAMS)?;
-    let signals =
-        Signals::install().map_err(|e| Failure::io("cannot wait for signals", &e))?;
+    let signals = Signals::install().map_err(|e| Failure::io("cannot wait for signals", &e))?;
     exec::run(args.executor.executor, PerfServer { setup, signals })
 }
 
@@ -33,9 +32,9 @@ struct PerfServer {
 }
 
 impl App for PerfServer {
-    type Output = Result<(), Failure>;
+    type Output = ();
 
-    async fn run<R: Native>(self, rt: R) -> Self::Output {
+    async fn run<R: Native>(self, rt: R) -> Result<Self::Output, Failure> {
         let endpoints = self.setup.listen(&rt)?;
         // Nothing enters it: a measurement that is cut off is no loss.
         let gate = Gate::new(1);
@@ -45,11 +44,20 @@ impl App for PerfServer {
                 move |connection| answer(rt.clone(), connection)
             };
             let accept =
-                self.setup.clone().accept(rt.clone(), endpoint.clone(), gate.clone(), handler);
+                self.setup
+                    .clone()
+                    .accept(rt.clone(), endpoint.clone(), gate.clone(), handler);
             spawn(&rt, accept);
         }
         server::announce(&endpoints, "polyquic-perf");
-        server::until_signal(&rt, &endpoints, &gate, &self.signals, Duration::from_secs(1)).await
+        server::until_signal(
+            &rt,
+            &endpoints,
+            &gate,
+            &self.signals,
+            Duration::from_secs(1),
+        )
+        .await
     }
 }
 
@@ -73,8 +81,15 @@ async fn answer<R: Native>(rt: R, connection: Connection) {
 
 async fn respond(mut send: SendStream, mut recv: RecvStream) -> Result<(), String> {
     let mut length = [0; 8];
-    recv.read_exact(&mut length).await.map_err(|e| e.to_string())?;
-    while recv.read_chunk(usize::MAX, true).await.map_err(|e| e.to_string())?.is_some() {}
+    recv.read_exact(&mut length)
+        .await
+        .map_err(|e| e.to_string())?;
+    while recv
+        .read_chunk(usize::MAX, true)
+        .await
+        .map_err(|e| e.to_string())?
+        .is_some()
+    {}
     let mut rest = u64::from_be_bytes(length);
     while rest > 0 {
         let chunk = match usize::try_from(rest) {

@@ -77,8 +77,13 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     // rustls wants suites that live forever. They are made once per process.
     static SUITES: OnceLock<Vec<SupportedCipherSuite>> = OnceLock::new();
     let suites = SUITES.get_or_init(|| {
-        let tls13 = base.cipher_suites.iter().filter_map(SupportedCipherSuite::tls13);
-        tls13.map(|suite| SupportedCipherSuite::Tls13(listening_suite(suite))).collect()
+        let tls13 = base
+            .cipher_suites
+            .iter()
+            .filter_map(SupportedCipherSuite::tls13);
+        tls13
+            .map(|suite| SupportedCipherSuite::Tls13(listening_suite(suite)))
+            .collect()
     });
     let mut provider = CryptoProvider::clone(&base);
     provider.cipher_suites = suites.clone();

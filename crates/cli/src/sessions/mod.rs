@@ -94,7 +94,9 @@ impl Session {
         const MAX_LIFETIME_SECONDS: u32 = 7 * 24 * 3600;
         // After the message's type and length.
         let lifetime = self.ticket.0.get(4..8).and_then(|b| b.try_into().ok());
-        let lifetime = lifetime.map_or(0, u32::from_be_bytes).min(MAX_LIFETIME_SECONDS);
+        let lifetime = lifetime
+            .map_or(0, u32::from_be_bytes)
+            .min(MAX_LIFETIME_SECONDS);
         self.made_at.saturating_add(lifetime.into())
     }
 }
@@ -121,13 +123,17 @@ impl TryFrom<String> for Hex {
     type Error = &'static str;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
-        let digits: Option<Vec<u8>> =
-            text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect();
+        let digits: Option<Vec<u8>> = text
+            .chars()
+            .map(|c| c.to_digit(16).map(|d| d as u8))
+            .collect();
         let digits = digits.ok_or("not hexadecimal")?;
         if digits.len() % 2 != 0 {
             return Err("an odd number of hexadecimal digits");
         }
-        Ok(Self(digits.chunks_exact(2).map(|d| d[0] << 4 | d[1]).collect()))
+        Ok(Self(
+            digits.chunks_exact(2).map(|d| d[0] << 4 | d[1]).collect(),
+        ))
     }
 }
 
@@ -174,7 +180,9 @@ impl SessionCache {
         contents.format = FORMAT.into();
         let time = now();
         for server in contents.servers.values_mut() {
-            server.sessions.retain(|session| session.expires_at() > time);
+            server
+                .sessions
+                .retain(|session| session.expires_at() > time);
         }
         Ok(Arc::new(Self {
             path: path.to_owned(),
@@ -186,7 +194,10 @@ impl SessionCache {
     pub(crate) fn save(&self) -> Result<(), Failure> {
         let mut contents = self.lock();
         while contents.servers.len() > MAX_SERVERS {
-            let oldest = contents.servers.iter().min_by_key(|(_, server)| server.used_at);
+            let oldest = contents
+                .servers
+                .iter()
+                .min_by_key(|(_, server)| server.used_at);
             let Some(name) = oldest.map(|(name, _)| name.clone()) else {
                 break;
             };
@@ -232,7 +243,9 @@ impl SessionCache {
         while let Some(session) = self.take(url, trust) {
             match revive::revive(&session, tls, &url.host) {
                 Ok(()) => break,
-                Err(error) => tracing::info!("a session of {} is of no use: {error}", url.authority()),
+                Err(error) => {
+                    tracing::info!("a session of {} is of no use: {error}", url.authority())
+                }
             }
         }
         Ok(Attachment(()))
@@ -281,7 +294,10 @@ pub(crate) struct Attachment(());
 
 impl Attachment {
     /// Listen to the handshakes of `inner`.
-    pub(crate) fn wrap(self, inner: Arc<dyn crypto::ClientConfig>) -> Arc<dyn crypto::ClientConfig> {
+    pub(crate) fn wrap(
+        self,
+        inner: Arc<dyn crypto::ClientConfig>,
+    ) -> Arc<dyn crypto::ClientConfig> {
         Arc::new(capture::ListeningConfig(inner))
     }
 }

@@ -54,7 +54,9 @@ fn handshake(
             return client.read_hs(&session.ticket.0);
         }
     }
-    Err(rustls::Error::General("the handshake in memory did not finish".into()))
+    Err(rustls::Error::General(
+        "the handshake in memory did not finish".into(),
+    ))
 }
 
 /// What one side has to say, cut where its keys change: a reader changes them at the same places.
@@ -80,8 +82,14 @@ fn server_config(
     alpn: Vec<Vec<u8>>,
 ) -> Result<rustls::ServerConfig, rustls::Error> {
     let mut provider = rustls::crypto::CryptoProvider::clone(&polyquic::crypto_provider());
-    provider.cipher_suites.retain(|suite| u16::from(suite.suite()) == session.cipher_suite);
-    let chain = session.certificates.iter().map(|c| CertificateDer::from(c.0.clone())).collect();
+    provider
+        .cipher_suites
+        .retain(|suite| u16::from(suite.suite()) == session.cipher_suite);
+    let chain = session
+        .certificates
+        .iter()
+        .map(|c| CertificateDer::from(c.0.clone()))
+        .collect();
     let certified = Arc::new(CertifiedKey::new(chain, Arc::new(NoKey)));
     let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?

@@ -14,7 +14,10 @@ fn tickets_are_found_however_the_bytes_are_cut() {
     let stream = [&other[..], &ticket, &empty, &ticket, &other, &ticket].concat();
     for size in 1..=stream.len() {
         let mut reader = MessageReader::default();
-        let found: Vec<_> = stream.chunks(size).flat_map(|chunk| reader.push(chunk)).collect();
+        let found: Vec<_> = stream
+            .chunks(size)
+            .flat_map(|chunk| reader.push(chunk))
+            .collect();
         assert_eq!(found, vec![ticket.to_vec(); 3], "in pieces of {size}");
     }
 }
@@ -44,7 +47,10 @@ fn a_file_that_is_not_ours_is_left_alone() {
     for text in ["my notes", "{}", r#"{"format":"other","servers":{}}"#] {
         std::fs::write(&path, text).unwrap();
         let failure = SessionCache::open(&path).unwrap_err();
-        assert!(failure.to_string().contains("not a session cache"), "{failure}");
+        assert!(
+            failure.to_string().contains("not a session cache"),
+            "{failure}"
+        );
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
     }
 }
@@ -67,13 +73,18 @@ fn tokens_survive_and_are_used_once() {
     std::fs::write(&path, "").unwrap();
     let url: Url = "hq://h:1/".parse().unwrap();
     let cache = SessionCache::open(&path).unwrap();
-    cache.token_store(&url).insert("h", Bytes::from_static(b"token"));
+    cache
+        .token_store(&url)
+        .insert("h", Bytes::from_static(b"token"));
     cache.save().unwrap();
 
     let cache = SessionCache::open(&path).unwrap();
     let elsewhere: Url = "hq://h:2/".parse().unwrap();
     assert_eq!(cache.token_store(&elsewhere).take("h"), None);
-    assert_eq!(cache.token_store(&url).take("h").as_deref(), Some(&b"token"[..]));
+    assert_eq!(
+        cache.token_store(&url).take("h").as_deref(),
+        Some(&b"token"[..])
+    );
     assert_eq!(cache.token_store(&url).take("h"), None);
     cache.save().unwrap();
     let cache = SessionCache::open(&path).unwrap();
@@ -91,7 +102,10 @@ struct Fixture {
 struct One(Arc<rustls::sign::CertifiedKey>);
 
 impl rustls::server::ResolvesServerCert for One {
-    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
+    fn resolve(
+        &self,
+        _: rustls::server::ClientHello<'_>,
+    ) -> Option<Arc<rustls::sign::CertifiedKey>> {
         Some(self.0.clone())
     }
 }
@@ -137,7 +151,9 @@ impl Fixture {
         let cache = self.cache();
         let mut tls = ClientTls::new(trust, cache.provider(), &[b"test"]).unwrap();
         tls.config.enable_early_data = true;
-        let _ = cache.attach(&mut tls, &self.url, &trust.fingerprint).unwrap();
+        let _ = cache
+            .attach(&mut tls, &self.url, &trust.fingerprint)
+            .unwrap();
         let verifier = tls.verifier.clone();
         let outcome = self.connect(tls);
         assert_eq!(verifier.full_handshakes() == 0, outcome.resumed);
@@ -148,7 +164,8 @@ impl Fixture {
     fn connect(&self, tls: ClientTls) -> Outcome {
         let name = "localhost".try_into().unwrap();
         let config = Arc::new(tls.config);
-        let mut client = ClientConnection::new(config, Version::V1, name, b"client".to_vec()).unwrap();
+        let mut client =
+            ClientConnection::new(config, Version::V1, name, b"client".to_vec()).unwrap();
         let server = self.server.clone();
         let mut server = ServerConnection::new(server, Version::V1, b"server".to_vec()).unwrap();
         let remembered_parameters = client.quic_transport_parameters().map(<[u8]>::to_vec);
@@ -214,7 +231,11 @@ fn a_session_whose_certificate_is_not_trusted_any_more_is_not_revived() {
     f.process(&trust);
     // The trust changes behind the fingerprint's back, as the system's may.
     let other = crate::certs::development_identity(&[], &[]).unwrap();
-    std::fs::write(f.dir.path().join("ca"), other.dev_ca_pem.as_deref().unwrap()).unwrap();
+    std::fs::write(
+        f.dir.path().join("ca"),
+        other.dev_ca_pem.as_deref().unwrap(),
+    )
+    .unwrap();
     let stranger = f.trust();
     let cache = f.cache();
     let mut tls = ClientTls::new(&stranger, cache.provider(), &[b"test"]).unwrap();

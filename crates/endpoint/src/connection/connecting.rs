@@ -110,21 +110,22 @@ impl Future for Connecting {
             .as_ref()
             .expect("polled after it yielded the connection");
         let mut state = conn.lock();
+        // First: a peer that has come and gone in the meantime may have left finished streams.
+        if state.connected {
+            drop(state);
+            return Poll::Ready(Ok(Connection::new(this.conn.take().expect("just used"))));
+        }
         if let Some(error) = &state.error {
             let error = error.clone();
             drop(state);
             this.conn = None;
             return Poll::Ready(Err(error));
         }
-        if !state.connected {
-            state
-                .waiting
-                .connected
-                .register(&mut this.ticket, cx.waker());
-            return Poll::Pending;
-        }
-        drop(state);
-        Poll::Ready(Ok(Connection::new(this.conn.take().expect("just used"))))
+        state
+            .waiting
+            .connected
+            .register(&mut this.ticket, cx.waker());
+        Poll::Pending
     }
 }
 

@@ -1,0 +1,8 @@
+//! Drives the built `polyquic` program as a user would: over real sockets, by its exit codes and by
+//! what it prints.
+
+mod failures;
+mod harness;
+mod measure;
+mod shutdown;
+mod transfer;

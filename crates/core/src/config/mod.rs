@@ -1,0 +1,12 @@
+//! Configuration of endpoints and connections.
+
+mod client;
+mod endpoint;
+mod server;
+mod transport;
+
+pub use client::ClientConfig;
+pub use endpoint::EndpointConfig;
+pub use server::ServerConfig;
+pub(crate) use transport::StreamLimits;
+pub use transport::TransportConfig;

@@ -1,0 +1,3 @@
+//! The adapter of `docs/ADAPTERS.md` keeps the contract.
+
+polyquic_testkit::conformance!(|app| crate::adapter::run(app));

@@ -1,0 +1,257 @@
+//! Resumption, data before the handshake is complete, and what becomes of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use polyquic_core::crypto_provider;
+use polyquic_core::rustls::client::WebPkiServerVerifier;
+use polyquic_core::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use polyquic_core::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use polyquic_core::rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use polyquic_endpoint::{
+    Connection, Endpoint, Executor, ReadError, ResetError, StoppedError, WriteError,
+    ZeroRttAccepted,
+};
+
+use crate::fixtures::{
+    Certificates, Ends, SERVER_NAME, Setup, client_config, client_tls, server_config, server_tls,
+};
+use crate::tools::{check_alive, pattern, read_all, send_all, yield_now};
+
+/// Two endpoints that have met before: the client holds a ticket of the server's.
+async fn acquainted<R: Executor>(rt: &R) -> Ends {
+    let ends = Setup::new().start(rt);
+    meet(&ends).await;
+    ends
+}
+
+async fn meet(ends: &Ends) {
+    let (client, server) = ends.connect().await;
+    // The ticket comes before this, or with it.
+    check_alive(&client, &server).await;
+}
+
+/// Connect with 0-RTT.
+fn connect_0rtt(ends: &Ends) -> (Connection, ZeroRttAccepted) {
+    let connecting = ends.client.connect(ends.addr, SERVER_NAME).unwrap();
+    connecting.into_0rtt().expect("the client has a ticket")
+}
+
+/// Who has not met the server has no 0-RTT, and gets the attempt back.
+pub async fn strangers_have_no_0rtt<R: Executor>(rt: R) {
+    let ends = Setup::new().start(&rt);
+    let connecting = ends.client.connect(ends.addr, SERVER_NAME).unwrap();
+    let connecting = connecting.into_0rtt().expect_err("there is no ticket");
+    let accepting = async { ends.server.accept().await.unwrap().await };
+    let (client, server) = futures::join!(connecting, accepting);
+    check_alive(&client.unwrap(), &server.unwrap()).await;
+    ends.finish().await;
+}
+
+/// 0-RTT that the server accepts: data arrives, whether it was sent before the handshake or after.
+pub async fn accepted_0rtt_delivers<R: Executor>(rt: R) {
+    let ends = acquainted(&rt).await;
+    let (client, accepted) = connect_0rtt(&ends);
+    let data = pattern(1, 5_000);
+    let send = client.open_uni().await.unwrap();
+    let (mut ask, mut answer) = client.open_bi().await.unwrap();
+    ask.write_all(b"early").await.unwrap();
+    client.send_datagram(b"datagram"[..].into()).unwrap();
+    send_all(send, &data).await;
+    // The server uses the connection as early as it can, too.
+    let incoming = ends.server.accept().await.unwrap();
+    let (server, always) = incoming.accept().unwrap().into_0rtt().unwrap();
+    let recv = server.accept_uni().await.unwrap();
+    assert!(read_all(recv).await == data);
+    assert_eq!(server.read_datagram().await.unwrap()[..], b"datagram"[..]);
+    let (mut send, mut recv) = server.accept_bi().await.unwrap();
+    let mut early = [0; 5];
+    recv.read_exact(&mut early).await.unwrap();
+    assert_eq!(&early, b"early");
+    send.write_all(b"answer").await.unwrap();
+    send.finish().unwrap();
+    assert_eq!(answer.read_to_end(100).await.unwrap(), b"answer");
+    assert!(accepted.await, "the server accepts 0-RTT");
+    assert!(always.await, "servers are always told so");
+    // The same stream goes on after the handshake.
+    ask.write_all(b"late").await.unwrap();
+    ask.finish().unwrap();
+    assert_eq!(recv.read_to_end(100).await.unwrap(), b"late");
+    check_alive(&client, &server).await;
+    ends.finish().await;
+}
+
+/// The server of `ends` gives way to one that knows none of its tickets.
+fn forget<R: Executor>(rt: &R, ends: &mut Ends) {
+    let config = server_config(server_tls(&Certificates::get().server, false));
+    let server = Endpoint::server(rt, config, ([127, 0, 0, 1], 0).into()).unwrap();
+    ends.addr = server.local_addr().unwrap();
+    ends.server = server;
+}
+
+/// 0-RTT that the server rejects: the streams are void, and say so; the connection is good.
+pub async fn rejected_0rtt_is_told<R: Executor>(rt: R) {
+    let mut ends = acquainted(&rt).await;
+    forget(&rt, &mut ends);
+    let (client, accepted) = connect_0rtt(&ends);
+    let mut uni = client.open_uni().await.unwrap();
+    uni.write_all(b"in vain").await.unwrap();
+    let (mut send, mut recv) = client.open_bi().await.unwrap();
+    send.write_all(b"in vain").await.unwrap();
+    let mut never_used = client.open_uni().await.unwrap();
+    let stopped = uni.stopped();
+    let (accepted, server, read, stopped) = futures::join!(
+        accepted,
+        async { ends.server.accept().await.unwrap().await.unwrap() },
+        // Waiting readers are woken.
+        recv.read_to_end(10),
+        stopped
+    );
+    assert!(!accepted, "the server cannot know the ticket");
+    assert_eq!(read, Err(ReadError::ZeroRttRejected.into()));
+    assert_eq!(stopped, Err(StoppedError::ZeroRttRejected));
+    assert_eq!(
+        recv.received_reset().await,
+        Err(ResetError::ZeroRttRejected)
+    );
+    assert_eq!(send.write(b"x").await, Err(WriteError::ZeroRttRejected));
+    assert_eq!(
+        never_used.write(b"x").await,
+        Err(WriteError::ZeroRttRejected)
+    );
+    // New streams may have the numbers of void ones, and must not be mistaken for them.
+    let data = pattern(2, 10_000);
+    let mut fresh = client.open_uni().await.unwrap();
+    assert_eq!(fresh.id(), uni.id());
+    drop((uni, never_used));
+    fresh.write_all(&data).await.unwrap();
+    drop((send, recv));
+    fresh.finish().unwrap();
+    assert!(read_all(server.accept_uni().await.unwrap()).await == data);
+    check_alive(&client, &server).await;
+    ends.finish().await;
+}
+
+/// Void streams that somebody still holds do not keep finished ones from being delivered.
+pub async fn void_streams_do_not_hinder_delivery<R: Executor>(rt: R) {
+    let mut ends = acquainted(&rt).await;
+    forget(&rt, &mut ends);
+    let (client, accepted) = connect_0rtt(&ends);
+    let mut void = Vec::new();
+    for _ in 0..3 {
+        let mut stream = client.open_uni().await.unwrap();
+        stream.write_all(b"in vain").await.unwrap();
+        void.push(stream);
+    }
+    let (accepted, server) = futures::join!(accepted, async {
+        ends.server.accept().await.unwrap().await.unwrap()
+    });
+    assert!(!accepted);
+    let data = pattern(3, 500_000);
+    let mut stream = client.open_uni().await.unwrap();
+    stream.write_all(&data).await.unwrap();
+    stream.finish().unwrap();
+    ends.client.close(0u32.into(), b"");
+    assert!(read_all(server.accept_uni().await.unwrap()).await == data);
+    drop(void);
+    ends.finish().await;
+}
+
+/// A server may speak before the client has proved anything.
+pub async fn servers_may_speak_first<R: Executor>(rt: R) {
+    let ends = Setup::new().start(&rt);
+    let connecting = ends.client.connect(ends.addr, SERVER_NAME).unwrap();
+    let serving = async {
+        let incoming = ends.server.accept().await.unwrap();
+        let (server, always) = incoming.accept().unwrap().into_0rtt().unwrap();
+        let stream = server.open_uni().await.unwrap();
+        send_all(stream, b"welcome").await;
+        assert!(always.await);
+        server
+    };
+    let (client, server) = futures::join!(connecting, serving);
+    let client = client.unwrap();
+    assert_eq!(
+        read_all(client.accept_uni().await.unwrap()).await,
+        b"welcome"
+    );
+    check_alive(&client, &server).await;
+    ends.finish().await;
+}
+
+/// A verifier that counts how often it is asked.
+#[derive(Debug)]
+struct Counting {
+    inner: Arc<WebPkiServerVerifier>,
+    asked: AtomicUsize,
+}
+
+impl ServerCertVerifier for Counting {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.inner
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// A resumed session needs no certificate; a server that forgot it presents one again.
+pub async fn resumption_spares_the_certificate<R: Executor>(rt: R) {
+    let mut roots = RootCertStore::empty();
+    roots.add(Certificates::get().authority.clone()).unwrap();
+    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), crypto_provider())
+        .build()
+        .unwrap();
+    let verifier = Arc::new(Counting {
+        inner,
+        asked: AtomicUsize::new(0),
+    });
+    let mut tls = client_tls(None);
+    tls.dangerous().set_certificate_verifier(verifier.clone());
+    let mut ends = Setup::new()
+        .with(|setup| setup.client = client_config(tls))
+        .start(&rt);
+    meet(&ends).await;
+    assert_eq!(verifier.asked.load(Ordering::Relaxed), 1);
+    meet(&ends).await;
+    assert_eq!(
+        verifier.asked.load(Ordering::Relaxed),
+        1,
+        "the second connection did not resume the first one's session"
+    );
+    forget(&rt, &mut ends);
+    meet(&ends).await;
+    assert_eq!(verifier.asked.load(Ordering::Relaxed), 2);
+    yield_now().await;
+    ends.finish().await;
+}
