@@ -21,7 +21,8 @@ usage: PEER server [--listen ADDRESS] [options]
   --connections N       overrides the number of connections of `memory`
   --workers N           threads of a multi-threaded executor (default: 2)
   --packet-size N       UDP payload of a full packet (default: 1452)
-  --provider NAME       aws-lc-rs or ring (default: aws-lc-rs)
+  --provider NAME       aws-lc-rs or ring, with equal settings; or own-defaults, with what each
+                        stack has by default (default: aws-lc-rs)
   --identity DIRECTORY  certificate and key, made on first use (default: target/bench-identity)
   --cores LIST          processors to run on, such as 0 or 0,1 (default: all)
   --detached            do not read standard input; the client stops by itself, the server never

@@ -38,6 +38,7 @@ impl Peer {
             Role::Server { listen } => {
                 let mut settings = self.settings.describe();
                 settings["scheduling"] = self.scheduling.into();
+                settings["differs_by"] = S::DIFFERS_BY.into();
                 server::run(
                     stack,
                     &self.options,

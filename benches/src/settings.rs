@@ -34,13 +34,19 @@ const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Room for the largest packet plus what quinn-proto asks for at least.
 const MIN_UDP_PAYLOAD_BYTES: u16 = 1_472;
 
+/// The provider's name that stands for comparing stacks as they come: cryptography by aws-lc-rs on
+/// all of them, but cipher suites, path MTU discovery, windows and limits as each has them.
+pub const OWN_DEFAULTS: &str = "own-defaults";
+
 /// What a peer is configured with.
 #[derive(Clone)]
 pub struct Settings {
     /// UDP payload of a full packet; there is no search for larger ones.
     pub packet_size: u16,
+    /// Whether each stack keeps its own transport settings and cipher suites, see [`OWN_DEFAULTS`].
+    pub own_defaults: bool,
     provider_name: String,
-    provider: Arc<CryptoProvider>,
+    provider: Option<Arc<CryptoProvider>>,
     certificate: CertificateDer<'static>,
     key: Arc<PrivateKeyDer<'static>>,
 }
@@ -52,13 +58,15 @@ impl Settings {
             .with_context(|| format!("certificate and key in {}", identity.display()))?;
         Ok(Self {
             packet_size,
+            own_defaults: provider == OWN_DEFAULTS,
             provider_name: provider.into(),
-            provider: Arc::new(match provider {
-                "aws-lc-rs" => rustls::crypto::aws_lc_rs::default_provider(),
+            provider: match provider {
+                "aws-lc-rs" => Some(rustls::crypto::aws_lc_rs::default_provider().into()),
                 #[cfg(feature = "ring")]
-                "ring" => rustls::crypto::ring::default_provider(),
+                "ring" => Some(rustls::crypto::ring::default_provider().into()),
+                OWN_DEFAULTS => None,
                 other => bail!("provider {other:?} is not built in"),
-            }),
+            },
             certificate,
             key: Arc::new(key),
         })
@@ -66,6 +74,16 @@ impl Settings {
 
     /// The same settings for a reader, as the peer will really use them.
     pub fn describe(&self) -> Value {
+        if self.own_defaults {
+            return json!({
+                "tls": "rustls with aws-lc-rs, cipher suites in each stack's own order",
+                "certificate": "ECDSA P-256, self-signed, verified by the client",
+                "resumption": "off",
+                "packet_size": "1200 at first, up to 1452 by path MTU discovery",
+                "transport": "each stack's own defaults",
+                "socket_buffers": self.describe_buffers(),
+            });
+        }
         json!({
             "tls": format!("rustls, {}", self.provider_name),
             "certificate": "ECDSA P-256, self-signed, verified by the client",
@@ -105,9 +123,10 @@ impl Settings {
         self.packet_size.max(MIN_UDP_PAYLOAD_BYTES)
     }
 
-    /// TLS for a server.
-    pub fn server_tls(&self) -> Result<rustls::ServerConfig> {
-        let mut tls = rustls::ServerConfig::builder_with_provider(self.provider.clone())
+    /// TLS for a server; `own` is what the stack takes when it is left its own defaults.
+    pub fn server_tls(&self, own: Arc<CryptoProvider>) -> Result<rustls::ServerConfig> {
+        let provider = self.provider.clone().unwrap_or(own);
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_no_client_auth()
             .with_single_cert(vec![self.certificate.clone()], self.key.clone_key())?;
@@ -115,11 +134,12 @@ impl Settings {
         Ok(tls)
     }
 
-    /// TLS for a client.
-    pub fn client_tls(&self) -> Result<rustls::ClientConfig> {
+    /// TLS for a client; `own` is what the stack takes when it is left its own defaults.
+    pub fn client_tls(&self, own: Arc<CryptoProvider>) -> Result<rustls::ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone())?;
-        let mut tls = rustls::ClientConfig::builder_with_provider(self.provider.clone())
+        let provider = self.provider.clone().unwrap_or(own);
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(roots)
             .with_no_client_auth();

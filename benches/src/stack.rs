@@ -16,6 +16,10 @@ pub trait Stack: Clone + Send + Sync + 'static {
     /// One UDP socket with QUIC on it.
     type Endpoint: Endpoint;
 
+    /// What a reader has to know because it cannot be set alike on all stacks, or deliberately is
+    /// not: printed beside the settings.
+    const DIFFERS_BY: &'static str = "nothing";
+
     /// Starts a task that nobody waits for.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
 
@@ -109,6 +113,9 @@ macro_rules! impl_quinn_names {
                 IDLE_TIMEOUT, SEND_WINDOW_BYTES, STREAM_RECEIVE_WINDOW_BYTES, STREAMS,
             };
             let mut transport = $library::TransportConfig::default();
+            if settings.own_defaults {
+                return Ok(::std::sync::Arc::new(transport));
+            }
             transport
                 .initial_mtu(settings.packet_size)
                 // Probes would cost packets and CPU, and end at a size that depends on the stack.
@@ -132,7 +139,7 @@ macro_rules! impl_quinn_names {
             settings: &$crate::settings::Settings,
         ) -> ::anyhow::Result<$library::ServerConfig> {
             use $library::crypto::rustls::QuicServerConfig;
-            let tls = QuicServerConfig::try_from(settings.server_tls()?)?;
+            let tls = QuicServerConfig::try_from(settings.server_tls(own_provider())?)?;
             let mut config = $library::ServerConfig::with_crypto(::std::sync::Arc::new(tls));
             config.transport_config(transport_config(settings)?);
             Ok(config)
@@ -142,7 +149,7 @@ macro_rules! impl_quinn_names {
             settings: &$crate::settings::Settings,
         ) -> ::anyhow::Result<$library::ClientConfig> {
             use $library::crypto::rustls::QuicClientConfig;
-            let tls = QuicClientConfig::try_from(settings.client_tls()?)?;
+            let tls = QuicClientConfig::try_from(settings.client_tls(own_provider())?)?;
             let mut config = $library::ClientConfig::new(::std::sync::Arc::new(tls));
             config.transport_config(transport_config(settings)?);
             Ok(config)

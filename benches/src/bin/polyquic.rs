@@ -39,6 +39,11 @@ struct On<R>(R);
 impl<R: Executor<Timer: Send> + Send + Sync> Stack for On<R> {
     type Endpoint = QuinnNames;
 
+    // The limit itself is the same; how much of it a peer is told of at once is a property of
+    // the library that users get, and the difference in memory is one of its points.
+    const DIFFERS_BY: &'static str =
+        "the limit on concurrent streams is granted as they are used, not at once";
+
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         polyquic::spawn(&self.0, task);
     }
@@ -62,4 +67,9 @@ impl<R: Executor<Timer: Send> + Send + Sync> Stack for On<R> {
         endpoint.set_default_client_config(client_config(settings)?);
         Ok(QuinnNames(endpoint))
     }
+}
+
+/// The cryptography that polyquic takes when it is not told otherwise.
+fn own_provider() -> std::sync::Arc<rustls::crypto::CryptoProvider> {
+    polyquic::crypto_provider()
 }

@@ -112,3 +112,8 @@ fn client(settings: &Settings, runtime: Arc<dyn quinn::Runtime>) -> Result<Quinn
     endpoint.set_default_client_config(client_config(settings)?);
     Ok(QuinnNames(endpoint))
 }
+
+/// The cryptography that quinn takes when it is not told otherwise.
+fn own_provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}

@@ -21,6 +21,7 @@ use crate::failure::Failure;
 use crate::gate::Gate;
 use crate::get::{Target, download};
 use crate::hq;
+use crate::out::say;
 use crate::progress::Progress;
 use crate::sandbox::Sandbox;
 use crate::serve::{Files, MAX_STREAMS, MAX_TRANSFERS};
@@ -70,23 +71,23 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
         .tempdir()
         .map_err(|e| Failure::io("cannot make a temporary directory", &e))?;
     let demo = Demo::prepare(args, scratch.path())?;
-    println!(
+    say!(
         "{} ({}), SHA-256 {}, over UDP on 127.0.0.1 with TLS 1.3\n",
         demo.shown,
         bytes(demo.length),
         hex(&demo.sha256)
     );
-    println!("{}", COLUMNS.header());
+    say!("{}", COLUMNS.header());
     let mut failed = 0;
     for server in &kinds {
         for client in &kinds {
             let (cells, ok) = demo.cell(*server, *client);
-            println!("{}", COLUMNS.row(&cells));
+            say!("{}", COLUMNS.row(&cells));
             failed += usize::from(!ok);
         }
     }
     let total = kinds.len() * kinds.len();
-    println!("\n{} of {total} transfers arrived intact", total - failed);
+    say!("\n{} of {total} transfers arrived intact", total - failed);
     if failed == 0 {
         Ok(())
     } else {

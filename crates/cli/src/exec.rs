@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::io;
-use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -103,9 +102,7 @@ pub(crate) fn run<A: App>(kind: ExecutorKind, app: A) -> Result<A::Output, Failu
 /// `smol-multi` on a single core be `smol`.
 #[cfg(any(feature = "smol", feature = "tokio"))]
 fn threads() -> usize {
-    std::thread::available_parallelism()
-        .map_or(2, NonZeroUsize::get)
-        .max(2)
+    std::thread::available_parallelism().map_or(2, |n| n.get().max(2))
 }
 
 /// Run a blocking closure off the I/O path and wait for its result.

@@ -16,6 +16,7 @@ use crate::exec::{self, App, Native, offload};
 use crate::failure::{Exit, Failure, read_reason, write_reason};
 use crate::files::{ChunkWriter, PartialFile};
 use crate::hq;
+use crate::out::{complain, say};
 use crate::progress::Progress;
 use crate::server;
 use crate::sessions::SessionCache;
@@ -153,7 +154,7 @@ impl App for Get {
         for failure in &failures {
             let text = failure.to_string();
             if !said.contains(&text) {
-                eprintln!("polyquic: {text}");
+                complain!("{text}");
                 said.push(text);
             }
         }
@@ -193,7 +194,7 @@ impl Get {
             .await;
         if !self.args.quiet && results.iter().any(Result::is_ok) {
             let url = &origin.files[0].url;
-            println!(
+            say!(
                 "{}",
                 self.summary(url, &connected, &tls, before, start.elapsed())
                     .await

@@ -17,6 +17,7 @@ mod files;
 mod gate;
 mod get;
 mod hq;
+mod out;
 mod perf;
 mod ping;
 mod progress;
@@ -36,6 +37,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::args::{Cli, Command};
+use crate::out::complain;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -56,7 +58,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("polyquic: {failure}");
+            complain!("{failure}");
             ExitCode::from(failure.exit.code())
         }
     }

@@ -12,6 +12,7 @@ use crate::args::PingArgs;
 use crate::connect::connect;
 use crate::exec::{self, App, Native};
 use crate::failure::{Failure, connection_reason, read_reason, write_reason};
+use crate::out::say;
 use crate::signals::Signals;
 use crate::stats::{Summary, ms};
 use crate::tls::{ClientTls, Trust};
@@ -77,7 +78,7 @@ impl App for Ping {
         let protocol = negotiated(connection);
         let handshake = connected.handshake.unwrap_or_default();
         if !self.args.json {
-            println!(
+            say!(
                 "connected to {} ({}) in {:.3} ms, {protocol}",
                 url.authority(),
                 connection.remote_address(),
@@ -127,7 +128,7 @@ impl Ping {
             };
             samples.push(time);
             if !self.args.json {
-                println!("{n}: {:.3} ms", ms(time));
+                say!("{n}: {:.3} ms", ms(time));
             }
             if n < self.args.count && !self.args.interval.is_zero() {
                 sleep(rt, self.args.interval).await;
@@ -139,18 +140,20 @@ impl Ping {
     fn print(&self, report: &Report) {
         if self.args.json {
             // Numbers and strings only: this cannot fail.
-            println!(
+            say!(
                 "{}",
                 serde_json::to_string_pretty(report).unwrap_or_default()
             );
             return;
         }
         if let Some(summary) = &report.round_trips {
-            println!("{} round trips: {summary}", summary.count);
+            say!("{} round trips: {summary}", summary.count);
         }
-        println!(
+        say!(
             "QUIC's own estimate: {:.3} ms, at least {:.3} ms; {} packets lost",
-            report.quic_rtt_ms, report.quic_min_rtt_ms, report.lost_packets
+            report.quic_rtt_ms,
+            report.quic_min_rtt_ms,
+            report.lost_packets
         );
     }
 }

@@ -66,7 +66,15 @@ impl App for Serve {
             &endpoints,
             &format!("hq-interop, {}", display(self.sandbox.root())),
         );
-        server::until_signal(&rt, &endpoints, &gate, &self.signals, self.drain_timeout).await
+        server::until_signal(
+            &rt,
+            &self.setup,
+            &endpoints,
+            &gate,
+            &self.signals,
+            self.drain_timeout,
+        )
+        .await
     }
 }
 

@@ -1,13 +1,15 @@
 //! What `serve`, `perf server` and `demo` have in common: listening, accepting, shutting down.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::future::{Either, select};
+use futures::future::{Either, join_all, select};
 use polyquic::{Connection, Endpoint, Incoming, ServerConfig, VarInt, spawn, timeout};
 
 use crate::args::ServerArgs;
@@ -15,6 +17,7 @@ use crate::certs::{Identity, development_identity, load_identity};
 use crate::exec::Native;
 use crate::failure::Failure;
 use crate::gate::Gate;
+use crate::out::{complain, say};
 use crate::signals::{self, Signals};
 use crate::tls;
 use crate::transport::TransportFactory;
@@ -22,8 +25,12 @@ use crate::transport::TransportFactory;
 /// Default port: 443 needs privileges.
 const DEFAULT_PORT: u16 = 4433;
 
-/// How long closing may take: the peers learn of it, or they time out.
-const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+/// How long closing may take: long enough for the library to deliver what was finished (three
+/// seconds) and for the peers to hear of it.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long closing may take once it is in vain to be polite.
+const ABORT_LIMIT: Duration = Duration::from_millis(500);
 
 /// A server that is ready to be started on an executor.
 #[derive(Clone)]
@@ -34,6 +41,44 @@ pub(crate) struct ServerSetup {
     /// Nobody asked for these addresses: one that this machine does not have may be left out.
     listen_by_default: bool,
     retry: bool,
+    live: Live,
+}
+
+/// The connections that are being served, to be closed at once if need be.
+#[derive(Debug, Clone, Default)]
+struct Live(Arc<Mutex<HashMap<usize, Connection>>>);
+
+impl Live {
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, Connection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, connection: &Connection) -> LiveGuard {
+        let id = connection.stable_id();
+        self.lock().insert(id, connection.clone());
+        LiveGuard {
+            live: self.clone(),
+            id,
+        }
+    }
+
+    /// Close all of them, without waiting for anything to be delivered.
+    fn abort(&self, reason: &[u8]) {
+        for connection in self.lock().values() {
+            connection.close(VarInt::from_u32(0), reason);
+        }
+    }
+}
+
+struct LiveGuard {
+    live: Live,
+    id: usize,
+}
+
+impl Drop for LiveGuard {
+    fn drop(&mut self) {
+        self.live.lock().remove(&self.id);
+    }
 }
 
 impl ServerSetup {
@@ -74,6 +119,7 @@ impl ServerSetup {
             listen,
             listen_by_default: false,
             retry: false,
+            live: Live::default(),
         })
     }
 
@@ -110,7 +156,7 @@ impl ServerSetup {
                 continue;
             }
             let peer = incoming.remote_address();
-            let handler = handler.clone();
+            let (handler, live) = (handler.clone(), self.live.clone());
             match self.accept_one(incoming) {
                 Ok(connecting) => spawn(&rt, async move {
                     // Answer 0-RTT requests before the handshake is over; for a server this never
@@ -125,6 +171,7 @@ impl ServerSetup {
                             }
                         },
                     };
+                    let _live = live.enter(&connection);
                     handler(connection).await;
                 }),
                 Err(error) => tracing::info!(%peer, "handshake failed: {error}"),
@@ -180,7 +227,7 @@ fn write_ca(path: &Path, pem: &str) -> Result<(), Failure> {
 pub(crate) fn announce(endpoints: &[Endpoint], what: &str) {
     for endpoint in endpoints {
         if let Ok(address) = endpoint.local_addr() {
-            println!("listening on {address} ({what})");
+            say!("listening on {address} ({what})");
         }
     }
 }
@@ -188,45 +235,49 @@ pub(crate) fn announce(endpoints: &[Endpoint], what: &str) {
 /// Serve until a signal, then drain: stop accepting, wait for open transfers, close.
 pub(crate) async fn until_signal<R: Native>(
     rt: &R,
+    setup: &ServerSetup,
     endpoints: &[Endpoint],
     gate: &Gate,
     signals: &Signals,
     drain_timeout: Duration,
 ) -> Result<(), Failure> {
     let signal = signals.nth(1).await;
+    // From now on new connections are refused; who asked is told at once and can go elsewhere.
     gate.drain();
-    // New connections are refused from now on; the established ones go on.
-    for endpoint in endpoints {
-        endpoint.set_server_config(None);
-    }
     let open = gate.open();
     if open > 0 {
-        eprintln!(
-            "polyquic: {}: finishing {open} open transfer{} (at most {} s; a second signal closes \
-             at once)",
+        complain!(
+            "{}: finishing {open} open transfer{} (at most {} s; a second signal closes at once)",
             signals::name(signal),
             if open == 1 { "" } else { "s" },
             drain_timeout.as_secs_f64(),
         );
     }
     let drained = {
-        let empty = std::pin::pin!(timeout(rt, drain_timeout, gate.empty()));
-        let second = std::pin::pin!(signals.nth(2));
+        let empty = pin!(timeout(rt, drain_timeout, gate.empty()));
+        let second = pin!(signals.nth(2));
         match select(empty, second).await {
             Either::Left((Ok(()), _)) => Ok(()),
             Either::Left((Err(_), _)) => Err("the drain timeout passed"),
             Either::Right(_) => Err("a second signal arrived"),
         }
     };
+    const REASON: &[u8] = b"server is shutting down";
+    let Err(why) = drained else {
+        close(rt, endpoints, REASON).await;
+        return Ok(());
+    };
     let cut_off = gate.open();
-    close(rt, endpoints, b"server is shutting down").await;
-    match drained {
-        Ok(()) => Ok(()),
-        Err(why) => Err(Failure::transfer(format!(
-            "{why}: {cut_off} open transfer{} cut off",
-            if cut_off == 1 { " was" } else { "s were" }
-        ))),
+    setup.live.abort(REASON);
+    for endpoint in endpoints {
+        endpoint.close(VarInt::from_u32(0), REASON);
     }
+    let idle = join_all(endpoints.iter().map(|e| e.wait_idle()));
+    let _ = timeout(rt, ABORT_LIMIT, idle).await;
+    Err(Failure::transfer(format!(
+        "{why}: {cut_off} open transfer{} cut off",
+        if cut_off == 1 { " was" } else { "s were" }
+    )))
 }
 
 /// Close all connections and wait until the peers know, within limits.
@@ -234,7 +285,7 @@ pub(crate) async fn close<R: Native>(rt: &R, endpoints: &[Endpoint], reason: &[u
     for endpoint in endpoints {
         endpoint.close(VarInt::from_u32(0), reason);
     }
-    let idle = futures::future::join_all(endpoints.iter().map(|e| e.wait_idle()));
+    let idle = join_all(endpoints.iter().map(|e| e.wait_idle()));
     // A peer that has vanished is no reason to stay.
     let _ = timeout(rt, CLOSE_LIMIT, idle).await;
 }

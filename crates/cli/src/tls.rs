@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::args::ClientArgs;
 use crate::certs::{Identity, load_certificates, load_roots};
 use crate::failure::Failure;
+use crate::out::complain;
 use crate::sessions;
 
 /// The server's side of TLS: one certificate, 0-RTT, secrets into SSLKEYLOGFILE.
@@ -64,8 +65,8 @@ impl Trust {
         match (&args.ca, args.insecure) {
             (Some(path), _) => Self::ca_file(path),
             (None, true) => {
-                eprintln!(
-                    "polyquic: WARNING: --insecure: certificates are not verified. Anybody between \
+                complain!(
+                    "WARNING: --insecure: certificates are not verified. Anybody between \
                      this machine and the server can read and change everything."
                 );
                 Ok(Self::new(

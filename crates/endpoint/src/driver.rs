@@ -155,6 +155,9 @@ impl<R: Runtime> Driver<R> {
         }
         if causes & cause::HANDLE != 0 {
             self.shared.drain_dirty(&mut self.queue);
+        }
+        // Answers may have been waiting for room as well.
+        if causes & (cause::HANDLE | cause::WRITABLE) != 0 {
             self.handle_requests()?;
         }
         self.expire_timers(causes & cause::TIMER != 0, now);
@@ -350,6 +353,8 @@ impl<R: Runtime> Driver<R> {
             if drained {
                 self.timers.cancel(connection.handle.0);
                 state.remove(connection.handle, &mut self.woken);
+                // For good: whatever handles still do to it, it never enters a queue again.
+                lock(&connection.state).dirty = true;
             }
             if let Some(answer) = answer {
                 let mut connection_state = lock(&connection.state);
@@ -563,6 +568,8 @@ impl<R: Runtime> Drop for Driver<R> {
     fn drop(&mut self) {
         let mut woken = std::mem::take(&mut self.woken);
         self.shared.lock().driver_lost(&mut woken);
+        // Queued connections refer to `shared`, which would keep both alive.
+        self.shared.drain_dirty(&mut self.queue);
         wake_all(&mut woken);
     }
 }

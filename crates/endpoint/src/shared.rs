@@ -165,6 +165,8 @@ impl State {
         }
         for connection in std::mem::take(&mut self.connections).into_iter().flatten() {
             let mut state = lock(&connection.state);
+            // Nobody looks at the queues any more.
+            state.dirty = true;
             if state.error.is_none() {
                 state.terminate(driver_lost_error(), woken);
             }

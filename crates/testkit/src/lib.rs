@@ -96,4 +96,5 @@ pub mod scale;
 pub mod shutdown;
 pub mod streams;
 pub mod threads;
+pub mod udp;
 pub mod zero_rtt;

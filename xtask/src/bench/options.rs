@@ -19,7 +19,8 @@ usage: cargo xtask bench [options]
   --workloads LIST     of download, upload (one stream), download-streams, upload-streams (16
                        streams), connections (50), requests, latency, handshakes, memory
                        (default: download, upload, requests, latency, handshakes, memory)
-  --providers LIST     of aws-lc-rs, ring (default: aws-lc-rs)
+  --providers LIST     of aws-lc-rs, ring (equal settings for all), own-defaults (each
+                       stack as it comes) (default: aws-lc-rs)
   --packet-sizes LIST  UDP payload of a full packet (default: 1452)
   --rounds N           (default: 5)
   --seconds N          how long to measure, after a short warm-up (default: 2)
@@ -47,7 +48,7 @@ const WORKLOADS: &[&str] = &[
     "handshakes",
     "memory",
 ];
-const PROVIDERS: &[&str] = &["aws-lc-rs", "ring"];
+const PROVIDERS: &[&str] = &["aws-lc-rs", "ring", "own-defaults"];
 
 /// What to measure and how.
 #[derive(Clone, Debug)]

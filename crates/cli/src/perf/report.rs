@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::worker::Tally;
+use crate::out::say;
 use crate::stats::{Summary, bit_rate, bytes};
 
 /// One measurement.
@@ -77,14 +78,14 @@ impl Report {
     pub(crate) fn print(&self, json: bool) {
         if json {
             // Numbers and strings only: this cannot fail.
-            println!("{}", serde_json::to_string_pretty(self).unwrap_or_default());
+            say!("{}", serde_json::to_string_pretty(self).unwrap_or_default());
             return;
         }
         let streams = self
             .streams
             .map(|n| format!(" of {n} streams"))
             .unwrap_or_default();
-        println!(
+        say!(
             "{} on {}, {} connection{}{streams}, {:.3} s",
             self.test,
             self.executor,
@@ -93,20 +94,20 @@ impl Report {
             self.seconds,
         );
         if let (Some(count), Some(rate)) = (self.bytes, self.bits_per_second) {
-            println!("  {} transferred, {}", bytes(count), bit_rate(rate / 8.0));
+            say!("  {} transferred, {}", bytes(count), bit_rate(rate / 8.0));
         }
         if let (Some(count), Some(rate)) = (self.count, self.per_second) {
-            println!("  {count} done, {rate:.0} per second");
+            say!("  {count} done, {rate:.0} per second");
         }
         if let Some(latency) = &self.latency {
-            println!("  {latency}");
+            say!("  {latency}");
         }
         if let Some(lost) = self.datagrams_lost {
-            println!("  {lost} datagrams did not come back");
+            say!("  {lost} datagrams did not come back");
         }
         if let Some(memory) = self.memory_bytes_per_connection {
-            println!("  {} of memory per connection on this side", bytes(memory));
+            say!("  {} of memory per connection on this side", bytes(memory));
         }
-        println!("  {} packets lost", self.packets_lost);
+        say!("  {} packets lost", self.packets_lost);
     }
 }

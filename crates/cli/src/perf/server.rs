@@ -52,6 +52,7 @@ impl App for PerfServer {
         server::announce(&endpoints, "polyquic-perf");
         server::until_signal(
             &rt,
+            &self.setup,
             &endpoints,
             &gate,
             &self.signals,

