@@ -1,5 +1,12 @@
 //! The command line.
 
+// The comments are what `--help` prints, where brackets are no links.
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::bare_urls,
+    rustdoc::invalid_html_tags
+)]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use quinn_proto::{
-    ConnectError, ConnectionError, ConnectionEvent, ConnectionHandle, DatagramEvent, EcnCodepoint,
+    AcceptError, ConnectError, ConnectionEvent, ConnectionHandle, DatagramEvent, EcnCodepoint,
     EndpointEvent, Incoming, RetryError, Transmit,
 };
 
@@ -184,7 +184,7 @@ impl Endpoint {
         now: Instant,
         response: &mut Vec<u8>,
         server_config: Option<Arc<ServerConfig>>,
-    ) -> Result<(ConnectionHandle, Connection), (ConnectionError, Option<Transmit>)> {
+    ) -> Result<(ConnectionHandle, Connection), Box<AcceptError>> {
         let (server_config, limits) = server_config.map(|config| config.parts()).unzip();
         let limits = limits
             .or(self.server_limits)
@@ -194,7 +194,7 @@ impl Endpoint {
                 self.stats.accepted_handshakes += 1;
                 Ok((handle, Connection::new(connection, limits)))
             }
-            Err(error) => Err((error.cause, error.response)),
+            Err(error) => Err(Box::new(error)),
         }
     }
 

@@ -59,8 +59,8 @@ pub use tls::crypto_provider;
 // The names of quinn-proto that are part of polyquic's public API. This list is the allow-list: a
 // type of a dependency that is not here (or under `rustls`) must not appear in a signature.
 pub use quinn_proto::{
-    AckFrequencyConfig, ApplicationClose, BloomTokenLog, Chunk, Chunks, ClosedStream, ConfigError,
-    ConnectError, ConnectionClose, ConnectionError, ConnectionEvent, ConnectionHandle,
+    AcceptError, AckFrequencyConfig, ApplicationClose, BloomTokenLog, Chunk, Chunks, ClosedStream,
+    ConfigError, ConnectError, ConnectionClose, ConnectionError, ConnectionEvent, ConnectionHandle,
     ConnectionId, ConnectionIdGenerator, ConnectionStats, DatagramEvent, Datagrams, Dir,
     EcnCodepoint, EndpointEvent, Event, FinishError, FrameStats, FrameType, IdleTimeout, Incoming,
     InvalidCid, MtuDiscoveryConfig, NoneTokenLog, NoneTokenStore, PathStats, ReadError,

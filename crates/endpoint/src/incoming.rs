@@ -75,11 +75,11 @@ impl Incoming {
             .accept(incoming, shared.clock.now(), &mut response, config)
         {
             Ok((handle, machine)) => Ok(Connecting::new(state.insert(shared, handle, machine))),
-            Err((error, transmit)) => {
-                if let Some(transmit) = transmit {
+            Err(error) => {
+                if let Some(transmit) = error.response {
                     state.respond(transmit, response);
                 }
-                Err(error)
+                Err(error.cause)
             }
         };
         drop(state);

@@ -1,7 +1,7 @@
 //! Collects the parts of a session where they pass by; see the parent module.
 //!
 //! They pass by one after the other within one call: QUIC hands a NewSessionTicket to
-//! [`ListeningSession::read_handshake`], below which rustls derives the key ([`ListeningHkdf`]) and
+//! [`ListeningSession`] (`read_handshake`), below which rustls derives the key ([`ListeningHkdf`]) and
 //! stores the session ([`ListeningStore`]), all on the calling thread. A thread-local carries the
 //! parts from one to the next.
 

@@ -27,7 +27,7 @@ use epoll::{Events, Poller};
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 use portable::{Events, Poller};
 
-/// Waits for sockets and timers, on whichever thread calls [`turn`](Self::turn).
+/// Waits for sockets and timers, on whichever thread calls [`Leader::turn`].
 ///
 /// One thread at a time does ([`try_lead`](Self::try_lead)); others park elsewhere. Wakers are woken
 /// on that thread, with no lock held.
