@@ -161,12 +161,6 @@ impl Connection {
 
     // Getters
 
-    /// Finished or reset streams, and streams still open for sending, of which the peer may not
-    /// have everything.
-    pub fn send_streams(&mut self) -> usize {
-        self.inner.streams().send_streams()
-    }
-
     /// Client or server.
     pub fn side(&self) -> Side {
         self.inner.side()

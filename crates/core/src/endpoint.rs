@@ -73,6 +73,7 @@ impl Endpoint {
         server_config: Option<Arc<ServerConfig>>,
         socket: SocketTraits,
     ) -> Self {
+        crate::tls::warm_up();
         let (server_config, server_limits) = server_config.map(|config| config.parts()).unzip();
         Self {
             inner: quinn_proto::Endpoint::new(
@@ -87,7 +88,8 @@ impl Endpoint {
         }
     }
 
-    /// Replace the configuration for future incoming connections; `None` refuses them all.
+    /// Replace the configuration for future incoming connections; with `None`, attempts to connect
+    /// are not answered.
     pub fn set_server_config(&mut self, server_config: Option<Arc<ServerConfig>>) {
         let (server_config, server_limits) = server_config.map(|config| config.parts()).unzip();
         self.inner.set_server_config(server_config);

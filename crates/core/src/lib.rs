@@ -67,7 +67,7 @@ pub use quinn_proto::{
     ReadableError, RecvStream, RetryError, SendDatagramError, SendStream, Side, StdSystemTime,
     StreamEvent, StreamId, Streams, TimeSource, TokenLog, TokenMemoryCache, TokenReuseError,
     TokenStore, Transmit, TransportError, TransportErrorCode, UdpStats, ValidationTokenConfig,
-    VarInt, VarIntBoundsExceeded, WriteError, Written, congestion, crypto,
+    VarInt, VarIntBoundsExceeded, WriteError, Written, congestion, crypto, transport_parameters,
 };
 #[cfg(feature = "qlog")]
 pub use quinn_proto::{QlogConfig, QlogStream};

@@ -36,6 +36,16 @@ pub fn crypto_provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
+/// Have AWS-LC gather the entropy that its generator starts from, once in the life of a process. It
+/// takes some 30 ms, which would otherwise be part of the first handshake, on its I/O path.
+pub(crate) fn warm_up() {
+    #[cfg(feature = "aws-lc-rs")]
+    if let Err(error) = aws_lc_rs::rand::fill(&mut [0]) {
+        // Nor will any handshake work then, and each says so.
+        debug_assert!(false, "no randomness: {error}");
+    }
+}
+
 /// `tls` as quinn-proto wants it.
 pub(crate) fn quic_client(tls: rustls::ClientConfig) -> QuicClientConfig {
     QuicClientConfig::try_from(tls).expect("every provider of ours has QUIC's initial suite")

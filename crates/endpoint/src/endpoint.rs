@@ -159,7 +159,10 @@ impl Endpoint {
     }
 
     /// Replace the configuration for connections to be accepted from now on, for example to renew
-    /// certificates; `None` refuses them all.
+    /// certificates.
+    ///
+    /// With `None`, attempts to connect are not answered any more, and time out. To tell peers at
+    /// once, keep accepting and [`refuse`](Incoming::refuse) them, or [`close`](Self::close).
     pub fn set_server_config(&self, config: Option<ServerConfig>) {
         self.inner
             .lock()

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use polyquic_core::{self as core, ClosedStream, FinishError, StreamId, VarInt, Written};
 
-use crate::connection::{ConnectionInner, ConnectionRef, Locked};
+use crate::connection::{ConnectionInner, ConnectionRef};
 use crate::error::{StoppedError, WriteError, closed_stream};
 use crate::wake::Ticket;
 
@@ -29,10 +29,19 @@ pub struct SendStream {
     conn: ConnectionRef,
     id: StreamId,
     is_0rtt: bool,
-    /// Neither finished nor reset by this handle.
-    open: bool,
+    progress: Progress,
     /// Whether a waker of ours may be registered.
     waiting: bool,
+}
+
+/// What this handle did to its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// More may be written.
+    Open,
+    /// Counted in the connection's `finishing`, until it was delivered.
+    Finished,
+    Reset,
 }
 
 impl SendStream {
@@ -41,7 +50,7 @@ impl SendStream {
             conn,
             id,
             is_0rtt,
-            open: true,
+            progress: Progress::Open,
             waiting: false,
         }
     }
@@ -153,14 +162,19 @@ impl SendStream {
     ///
     /// # Errors
     ///
-    /// The stream was finished or reset before; harmless. A stream that the peer stopped is no
-    /// error here.
+    /// The stream was finished or reset before; harmless. Or it was opened in 0-RTT, which the server
+    /// rejected. A stream that the peer stopped is no error here.
     pub fn finish(&mut self) -> Result<(), ClosedStream> {
         let mut state = self.conn.lock();
+        if self.is_0rtt && state.zero_rtt_rejected() {
+            // Another stream may have this id by now.
+            return Err(ClosedStream::default());
+        }
         match state.machine.send_stream(self.id).finish() {
             Ok(()) => {
                 state.touch();
-                mark_closed(&mut self.open, &mut state);
+                state.finishing += 1;
+                self.progress = Progress::Finished;
                 Ok(())
             }
             Err(FinishError::Stopped(_)) => Ok(()),
@@ -179,9 +193,13 @@ impl SendStream {
         if self.is_0rtt && state.zero_rtt_rejected() {
             return Ok(());
         }
-        mark_closed(&mut self.open, &mut state);
         state.machine.send_stream(self.id).reset(error_code)?;
         state.touch();
+        if self.progress == Progress::Finished {
+            // It was not delivered yet, or the reset would have failed, and now never will be.
+            state.finishing = state.finishing.saturating_sub(1);
+        }
+        self.progress = Progress::Reset;
         Ok(())
     }
 
@@ -213,11 +231,11 @@ impl SendStream {
     ///
     /// The stream is closed.
     pub fn set_priority(&self, priority: i32) -> Result<(), ClosedStream> {
-        self.conn
-            .lock()
-            .machine
-            .send_stream(self.id)
-            .set_priority(priority)
+        let mut state = self.conn.lock();
+        if self.is_0rtt && state.zero_rtt_rejected() {
+            return Err(ClosedStream::default());
+        }
+        state.machine.send_stream(self.id).set_priority(priority)
     }
 
     /// The stream's priority.
@@ -226,19 +244,16 @@ impl SendStream {
     ///
     /// The stream is closed.
     pub fn priority(&self) -> Result<i32, ClosedStream> {
-        self.conn.lock().machine.send_stream(self.id).priority()
+        let mut state = self.conn.lock();
+        if self.is_0rtt && state.zero_rtt_rejected() {
+            return Err(ClosedStream::default());
+        }
+        state.machine.send_stream(self.id).priority()
     }
 
     /// The stream's id (RFC 9000 section 2.1).
     pub fn id(&self) -> StreamId {
         self.id
-    }
-}
-
-/// The application writes no more, one way or the other.
-fn mark_closed(open: &mut bool, state: &mut Locked<'_>) {
-    if std::mem::take(open) {
-        state.open_send_streams -= 1;
     }
 }
 
@@ -248,11 +263,11 @@ impl Drop for SendStream {
         if self.waiting {
             state.writers.remove(&self.id);
         }
-        if !self.open {
-            return;
-        }
-        mark_closed(&mut self.open, &mut state);
-        if state.error.is_some() || (self.is_0rtt && state.zero_rtt_rejected()) {
+        // On a connection that is being closed, too, as long as it waits for what was finished.
+        if self.progress != Progress::Open
+            || state.machine.is_closed()
+            || (self.is_0rtt && state.zero_rtt_rejected())
+        {
             return;
         }
         let mut stream = state.machine.send_stream(self.id);

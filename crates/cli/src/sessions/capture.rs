@@ -10,8 +10,8 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
+use polyquic::transport_parameters::TransportParameters;
 use polyquic::{ConnectError, ConnectionId, Side, TransportError, crypto, rustls};
-use quinn_proto::transport_parameters::TransportParameters;
 use rustls::client::{
     ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue,
     Tls13ClientSessionValue,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use polyquic_core::{EcnCodepoint, StreamId, TransportConfig};
+use polyquic_core::{EcnCodepoint, MtuDiscoveryConfig, StreamId, TransportConfig};
 
 use crate::fixtures::{for_seeds, noise};
 use crate::link::Network;
@@ -179,12 +179,27 @@ fn congestion_marks_reduce_the_window() {
     assert_eq!(marked.lost_packets, 0, "marked, not lost");
 }
 
-/// The path MTU is found, and found again when it shrinks.
+/// Which most paths are.
+#[test]
+fn one_probe_finds_the_mtu_of_an_ordinary_path() {
+    let mut pair = Pair::new(1);
+    pair.handshake();
+    pair.run_for(Duration::from_secs(1));
+    for peer in [&pair.client, &pair.server] {
+        let path = peer.conns[0].machine.stats().path;
+        assert_eq!(path.current_mtu, 1452);
+        assert_eq!(path.sent_plpmtud_probes, 1);
+    }
+}
+
+/// The path MTU is found on a path that is not, and found again when it shrinks.
 #[test]
 fn path_mtu_discovery() {
     let transport = || {
+        let mut discovery = MtuDiscoveryConfig::default();
+        discovery.minimum_change(20);
         let mut transport = TransportConfig::default();
-        transport.initial_mtu(1200);
+        transport.mtu_discovery_config(Some(discovery));
         transport
     };
     let mut pair = Setup {
@@ -198,8 +213,8 @@ fn path_mtu_discovery() {
     }
     .build();
     pair.handshake();
-    // A probe counts as lost after three others have been, and what follows a probe shows its loss.
-    let mut transfers = |pair: &mut Pair| {
+    // A size is given up after three probes, and what follows a probe shows its loss.
+    let transfers = |pair: &mut Pair| {
         for _ in 0..8 {
             pair.transfer(&noise(1, 200_000).into(), &noise(2, 200_000).into());
         }

@@ -162,7 +162,7 @@ impl Peer {
                                 self.insert(handle, machine);
                                 None
                             }
-                            Err((_, answer)) => answer,
+                            Err(error) => error.response,
                         }
                     }
                     Admission::Refuse => Some(self.core.refuse(incoming, &mut response)),

@@ -219,3 +219,33 @@ fn priorities_decide_who_goes_first() {
     });
     assert!(!is_finished(pair.server_app(), low));
 }
+
+/// The peer may open a few streams at first, and all of them once it has shown that it wants to.
+#[test]
+fn streams_are_granted_as_they_are_used() {
+    let mut pair = Pair::new(1);
+    pair.handshake();
+    let open_all = |pair: &mut Pair| {
+        let conn = pair.client_conn();
+        let mut opened = 0;
+        while let Some(id) = conn.machine.streams().open(Dir::Uni) {
+            // Not finished: it stays open.
+            conn.machine.send_stream(id).write(b"x").unwrap();
+            opened += 1;
+        }
+        opened
+    };
+    let first = open_all(&mut pair);
+    assert!((1..100).contains(&first), "{first} at once");
+    pair.run_for(Duration::from_millis(20));
+    assert_eq!(first + open_all(&mut pair), 100, "after a round trip");
+    pair.run_for(Duration::from_millis(100));
+    assert_eq!(open_all(&mut pair), 0, "the limit is the limit");
+
+    // Few at a time, never half of the first grant: each one that ends makes room for another.
+    let mut pair = Pair::new(2);
+    pair.handshake();
+    for number in 0..200u64 {
+        pair.transfer(&noise(number, 10).into(), &noise(number, 20).into());
+    }
+}

@@ -63,7 +63,6 @@ fn try_open(state: &mut Locked<'_>, dir: Dir) -> Option<Opened> {
         return Some(Err(error.clone()));
     }
     let id = state.machine.streams().open(dir)?;
-    state.open_send_streams += 1;
     let is_0rtt = state.machine.side().is_client() && state.machine.is_handshaking();
     Some(Ok((id, is_0rtt)))
 }
@@ -71,9 +70,6 @@ fn try_open(state: &mut Locked<'_>, dir: Dir) -> Option<Opened> {
 fn try_accept(state: &mut Locked<'_>, dir: Dir) -> Option<Opened> {
     // Streams that arrived before the connection ended can still be accepted; they are finite.
     if let Some(id) = state.machine.streams().accept(dir) {
-        if dir == Dir::Bi {
-            state.open_send_streams += 1;
-        }
         let is_0rtt = state.machine.is_handshaking();
         return Some(Ok((id, is_0rtt)));
     }

@@ -46,8 +46,8 @@ pub(crate) struct State {
     pub(crate) error: Option<ConnectionError>,
     /// Closed by the application, but not yet on the wire.
     closing: Option<Closing>,
-    /// Sending halves that the application may still write to.
-    pub(crate) open_send_streams: usize,
+    /// Streams that were finished, and of which the peer has not acknowledged everything.
+    pub(crate) finishing: usize,
     pub(crate) readers: StreamMap<Waker>,
     pub(crate) writers: StreamMap<Waker>,
     pub(crate) stopped: StreamMap<WakerSet>,
@@ -90,7 +90,7 @@ impl ConnectionInner {
                 handshake_data_ready: false,
                 error: None,
                 closing: None,
-                open_send_streams: 0,
+                finishing: 0,
                 readers: StreamMap::default(),
                 writers: StreamMap::default(),
                 stopped: StreamMap::default(),
@@ -145,8 +145,10 @@ impl State {
                     self.connected = true;
                     self.waiting.connected.drain(woken);
                     if self.machine.side().is_client() && !self.machine.accepted_0rtt() {
-                        // Whoever uses a stream that was opened in 0-RTT learns that it is void.
+                        // Whoever uses a stream that was opened in 0-RTT learns that it is void,
+                        // and those are all there are so far.
                         self.wake_streams(woken);
+                        self.finishing = 0;
                     }
                 }
                 Event::ConnectionLost { reason } => self.terminate(reason, woken),
@@ -162,7 +164,11 @@ impl State {
                 Event::Stream(StreamEvent::Available { dir }) => {
                     self.waiting.open[dir as usize].drain(woken);
                 }
-                Event::Stream(StreamEvent::Finished { id }) => self.wake_stopped(id, woken),
+                Event::Stream(StreamEvent::Finished { id }) => {
+                    debug_assert!(self.finishing > 0, "delivered what nobody finished");
+                    self.finishing = self.finishing.saturating_sub(1);
+                    self.wake_stopped(id, woken);
+                }
                 Event::Stream(StreamEvent::Stopped { id, .. }) => {
                     self.wake_stopped(id, woken);
                     woken.extend(self.writers.remove(&id));
@@ -197,8 +203,7 @@ impl State {
             self.closing = None;
             return;
         }
-        let undelivered = self.machine.send_streams() > self.open_send_streams;
-        if !undelivered || self.machine.is_handshaking() || now >= closing.deadline {
+        if self.finishing == 0 || self.machine.is_handshaking() || now >= closing.deadline {
             let Closing {
                 error_code, reason, ..
             } = self.closing.take().expect("just seen");
