@@ -10,7 +10,8 @@ use polyquic_udp::{LoopWaker, Reactor};
 
 type BoxedDriver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Runs drivers: polls those that were woken, and waits in the reactor when none was.
+/// Runs drivers: polls those that were woken, and waits in the reactor when none was. Fires timers,
+/// also those that belong to no driver.
 pub(crate) struct IoThread {
     reactor: Arc<Reactor>,
     /// Set when there are new drivers, or one was woken.
@@ -63,29 +64,38 @@ impl IoThread {
         &self.reactor
     }
 
-    /// Run `driver` on the I/O thread, starting it if there was nothing to drive before.
+    /// Run `driver` on the I/O thread, starting it if there was nothing to do before.
     pub(crate) fn drive(self: &Arc<Self>, driver: BoxedDriver) {
         let mut state = self.lock();
         state.new.push(driver);
-        if !state.running {
-            let this = self.clone();
-            let thread = std::thread::Builder::new()
-                .name("polyquic-io".into())
-                .spawn(move || this.run());
-            match thread {
-                Ok(_) => state.running = true,
-                Err(error) => {
-                    tracing::error!(%error, "cannot start the I/O thread");
-                    // Dropping a driver fails its endpoint, which is how the caller learns of it.
-                    let failed = std::mem::take(&mut state.new);
-                    drop(state);
-                    drop(failed);
-                    return;
-                }
-            }
+        if let Err(error) = self.start(&mut state) {
+            tracing::error!(%error, "cannot start the I/O thread");
+            // Dropping a driver fails its endpoint, which is how the caller learns of it.
+            let failed = std::mem::take(&mut state.new);
+            drop(state);
+            drop(failed);
+            return;
         }
         drop(state);
         std::task::Wake::wake_by_ref(&self.flag);
+    }
+
+    /// See to it that somebody watches the timers, one having been armed.
+    pub(crate) fn watch_timers(self: &Arc<Self>) {
+        if let Err(error) = self.start(&mut self.lock()) {
+            tracing::error!(%error, "cannot start the I/O thread: timers stand still");
+        }
+    }
+
+    fn start(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
+        if !state.running {
+            let this = self.clone();
+            std::thread::Builder::new()
+                .name("polyquic-io".into())
+                .spawn(move || this.run())?;
+            state.running = true;
+        }
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -99,7 +109,8 @@ impl IoThread {
             {
                 let mut state = self.lock();
                 drivers.extend(state.new.drain(..).map(|driver| self.driven(driver)));
-                if drivers.is_empty() {
+                // Asked under the lock: a timer that is armed later finds the thread gone.
+                if drivers.is_empty() && !self.reactor.has_timers() {
                     state.running = false;
                     return;
                 }
@@ -109,7 +120,8 @@ impl IoThread {
             let Some(mut leader) = self.reactor.try_lead() else {
                 continue;
             };
-            let result = if self.flag.is_woken() || drivers.is_empty() {
+            let idle = drivers.is_empty() && !self.reactor.has_timers();
+            let result = if self.flag.is_woken() || idle {
                 leader.poll()
             } else {
                 leader.turn(None, || self.flag.is_woken())

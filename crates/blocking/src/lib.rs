@@ -1,6 +1,6 @@
 //! polyquic on plain threads.
 //!
-//! Two ways to use it:
+//! The facade has this crate as `polyquic::blocking`. Two ways to use it:
 //!
 //! - the synchronous API of this crate ([`Endpoint`], [`Connection`], [`SendStream`],
 //!   [`RecvStream`]), for programs without any `async`;
@@ -17,9 +17,9 @@
 //! use std::io::{Read, Write};
 //! use std::{sync::Arc, thread};
 //!
-//! use polyquic_blocking::Endpoint;
-//! use polyquic_core::rustls::{RootCertStore, pki_types::PrivatePkcs8KeyDer};
-//! use polyquic_core::{ClientConfig, ServerConfig};
+//! use polyquic::blocking::Endpoint;
+//! use polyquic::rustls::{RootCertStore, pki_types::PrivatePkcs8KeyDer};
+//! use polyquic::{ClientConfig, ServerConfig};
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     // A certificate made on the spot, which the client is told to trust.
@@ -27,25 +27,23 @@
 //!     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
 //!     let mut roots = RootCertStore::empty();
 //!     roots.add(made.cert.der().clone())?;
+//!     let server_config = ServerConfig::with_single_cert(vec![made.cert.into()], key.into())?;
+//!     let client_config = ClientConfig::with_root_certificates(Arc::new(roots))?;
 //!
-//!     let config = ServerConfig::with_single_cert(vec![made.cert.into()], key.into())?;
-//!     let server = Endpoint::server(config, "127.0.0.1:0")?;
+//!     let server = Endpoint::server(server_config, "127.0.0.1:0")?;
 //!     let addr = server.local_addr()?;
 //!     thread::spawn(move || {
 //!         for connection in server.incoming() {
 //!             thread::spawn(move || {
 //!                 for (mut send, mut recv) in connection.incoming_bi() {
-//!                     if std::io::copy(&mut recv, &mut send).is_ok() {
-//!                         let _ = send.finish();
-//!                     }
+//!                     let copied = std::io::copy(&mut recv, &mut send);
+//!                     let _ = copied.map(|_| send.finish());
 //!                 }
 //!             });
 //!         }
 //!     });
-//!
-//!     let mut client = Endpoint::client("0.0.0.0:0")?;
-//!     client.set_default_client_config(ClientConfig::with_root_certificates(Arc::new(roots))?);
-//!     let connection = client.connect(addr, "localhost")?;
+//!     let client = Endpoint::client("127.0.0.1:0")?;
+//!     let connection = client.connect_with(client_config, addr, "localhost")?;
 //!     let (mut send, mut recv) = connection.open_bi()?;
 //!     send.write_all(b"hello")?;
 //!     send.finish()?;
@@ -53,8 +51,7 @@
 //!     recv.read_to_string(&mut answer)?;
 //!     assert_eq!(answer, "hello");
 //!     client.close(0u32.into(), b"done");
-//!     client.wait_idle();
-//!     Ok(())
+//!     Ok(client.wait_idle())
 //! }
 //! ```
 //!
@@ -71,6 +68,22 @@
 //!
 //! The rest has the names and meanings of the asynchronous API, less the `async`. The two convert
 //! into each other with `From`.
+//!
+//! # Applications that are generic over their executor
+//!
+//! They run here as well, with `.await` blocking a thread:
+//!
+//! ```
+//! use polyquic::{Endpoint, Executor};
+//!
+//! async fn app<R: Executor>(rt: R) -> std::io::Result<()> {
+//!     let client = Endpoint::client(&rt, ([127, 0, 0, 1], 0).into())?;
+//!     Ok(client.wait_idle().await)
+//! }
+//!
+//! polyquic::blocking::run(app)??;
+//! # std::io::Result::Ok(())
+//! ```
 //!
 //! # Threads
 //!
@@ -89,6 +102,7 @@ mod io_thread;
 mod recv_stream;
 mod send_stream;
 mod threads;
+mod timer;
 mod wait;
 
 use std::fmt;
@@ -99,7 +113,7 @@ use std::sync::Arc;
 
 use polyquic_endpoint::Driver;
 use polyquic_runtime::{Job, Runtime, Spawn, Task};
-use polyquic_udp::{ReactorSocket, ReactorTimer, UdpIo};
+use polyquic_udp::{ReactorSocket, UdpIo};
 
 pub use block_on::{block_on, block_on_timeout};
 pub use connection::{Connection, IncomingBi, IncomingUni};
@@ -107,6 +121,7 @@ pub use endpoint::Endpoint;
 pub use incoming::{Connecting, Incoming, IncomingConnections, RetryError, ZeroRttAccepted};
 pub use recv_stream::RecvStream;
 pub use send_stream::SendStream;
+pub use timer::BlockingTimer;
 pub use wait::{connection_error, stream_error_code};
 
 use io_thread::IoThread;
@@ -161,11 +176,11 @@ impl Spawn<Task> for BlockingRuntime {
 }
 
 impl Runtime for BlockingRuntime {
-    type Timer = ReactorTimer;
+    type Timer = BlockingTimer;
     type Socket = ReactorSocket;
 
-    fn timer(&self) -> ReactorTimer {
-        self.io.reactor().timer()
+    fn timer(&self) -> BlockingTimer {
+        BlockingTimer::new(self.io.clone())
     }
 
     fn bind(&self, addr: SocketAddr) -> io::Result<ReactorSocket> {

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn_proto::{
-    ConnectionEvent, ConnectionStats, Datagrams, Dir, EndpointEvent, Event, RecvStream, SendStream,
-    Side, StreamEvent, StreamId, Streams, Transmit, VarInt, congestion, crypto,
+    ClosedStream, ConnectionEvent, ConnectionStats, Datagrams, Dir, EndpointEvent, Event,
+    RecvStream, SendStream, Side, StreamEvent, StreamId, Streams, Transmit, VarInt, congestion,
+    crypto,
 };
 
 use crate::config::StreamLimits;
@@ -29,14 +30,21 @@ pub struct Connection {
     inner: quinn_proto::Connection,
     batch: BatchSizer,
     limits: StreamLimits,
+    /// Streams that the peer may have open at present, by [`Dir`].
+    granted: [VarInt; 2],
 }
 
 impl Connection {
     pub(crate) fn new(inner: quinn_proto::Connection, limits: StreamLimits) -> Self {
+        let granted = [Dir::Bi, Dir::Uni].map(|dir| {
+            // None is open yet, so that this is the configured number.
+            VarInt::from_u64(inner.max_concurrent_streams(dir)).unwrap_or(VarInt::MAX)
+        });
         Self {
             inner,
             batch: BatchSizer::default(),
             limits,
+            granted,
         }
     }
 
@@ -96,7 +104,7 @@ impl Connection {
         let open = self.inner.streams().remote_open_streams(dir);
         let current = self.inner.max_concurrent_streams(dir);
         if let Some(limit) = self.limits.grown(dir, open, current) {
-            self.inner.set_max_concurrent_streams(dir, limit);
+            self.grant(dir, limit);
         }
     }
 
@@ -110,6 +118,26 @@ impl Connection {
     /// The receiving half of a stream. Panics when a stream of this kind has none.
     pub fn recv_stream(&mut self, id: StreamId) -> RecvStream<'_> {
         self.inner.recv_stream(id)
+    }
+
+    /// Tell the peer to stop sending on a stream (RFC 9000 section 3.5), and drop what was not read.
+    ///
+    /// To be used instead of `stop` of [`recv_stream`](Self::recv_stream). When that is the end of
+    /// the stream, quinn-proto tells the peer that it may open another one only after the next packet
+    /// has arrived, and a peer that waits for just that sends none.
+    ///
+    /// # Errors
+    ///
+    /// The stream has ended already.
+    pub fn stop_stream(&mut self, id: StreamId, error_code: VarInt) -> Result<(), ClosedStream> {
+        self.inner.recv_stream(id).stop(error_code)?;
+        if id.initiator() != self.side() {
+            // Setting the limit to what it is has quinn-proto look for what the peer may be told.
+            let dir = id.dir();
+            self.inner
+                .set_max_concurrent_streams(dir, self.granted[dir as usize]);
+        }
+        Ok(())
     }
 
     /// The sending half of a stream. Panics when a stream of this kind has none.
@@ -146,6 +174,11 @@ impl Connection {
     /// Change how many streams the peer may have open at once.
     pub fn set_max_concurrent_streams(&mut self, dir: Dir, count: VarInt) {
         self.limits.set(dir, count);
+        self.grant(dir, count);
+    }
+
+    fn grant(&mut self, dir: Dir, count: VarInt) {
+        self.granted[dir as usize] = count;
         self.inner.set_max_concurrent_streams(dir, count);
     }
 

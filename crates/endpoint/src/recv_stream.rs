@@ -149,7 +149,7 @@ impl RecvStream {
         if self.is_0rtt && state.zero_rtt_rejected() {
             return Ok(());
         }
-        state.machine.recv_stream(self.id).stop(error_code)?;
+        state.machine.stop_stream(self.id, error_code)?;
         state.touch();
         self.ended = true;
         self.stopped = true;
@@ -366,12 +366,8 @@ impl Drop for RecvStream {
         {
             return;
         }
-        if state
-            .machine
-            .recv_stream(self.id)
-            .stop(VarInt::from_u32(0))
-            .is_ok()
-        {
+        let code = VarInt::from_u32(0);
+        if state.machine.stop_stream(self.id, code).is_ok() {
             state.touch();
         }
     }

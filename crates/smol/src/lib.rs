@@ -1,14 +1,87 @@
-//! polyquic on [smol]'s green threads.
+//! polyquic on [smol]'s green threads: one thread, or several that steal work from each other.
 //!
-//! [`run`] starts an executor for a program that has none, on one thread or several with work
-//! stealing. In a program that runs smol already, [`SmolRuntime::global`] spawns on smol's global
-//! executor and [`SmolRuntime::on`] on an [`Executor`] of your own:
+//! The facade has this crate as `polyquic::smol`. A server and a client, complete:
 //!
-//! ```no_run
-//! # async fn app() {
-//! let rt = polyquic_smol::SmolRuntime::global();
-//! # let _ = rt;
-//! # }
+//! ```
+//! use std::{error::Error, sync::Arc};
+//!
+//! use polyquic::rustls::{RootCertStore, pki_types::PrivatePkcs8KeyDer};
+//! use polyquic::smol::SmolRuntime;
+//! use polyquic::{ClientConfig, Endpoint, ServerConfig, spawn};
+//!
+//! fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+//!     polyquic::smol::run(1, app)?
+//! }
+//!
+//! async fn app(rt: SmolRuntime) -> Result<(), Box<dyn Error + Send + Sync>> {
+//!     // A certificate made on the spot, which the client is told to trust.
+//!     let made = rcgen::generate_simple_self_signed(["localhost".into()])?;
+//!     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+//!     let mut roots = RootCertStore::empty();
+//!     roots.add(made.cert.der().clone())?;
+//!     let server_config = ServerConfig::with_single_cert(vec![made.cert.into()], key.into())?;
+//!     let client_config = ClientConfig::with_root_certificates(Arc::new(roots))?;
+//!
+//!     let server = Endpoint::server(&rt, server_config, "127.0.0.1:0".parse()?)?;
+//!     let client = Endpoint::client(&rt, "127.0.0.1:0".parse()?)?;
+//!     let connecting = client.connect_with(client_config, server.local_addr()?, "localhost")?;
+//!     spawn(&rt, async move {
+//!         while let Some(incoming) = server.accept().await {
+//!             let Ok(connection) = incoming.await else { continue };
+//!             while let Ok((mut send, mut recv)) = connection.accept_bi().await {
+//!                 let Ok(request) = recv.read_to_end(1000).await else { break };
+//!                 let _ = send.write_all(&request).await.map(|()| send.finish());
+//!             }
+//!         }
+//!     });
+//!     let connection = connecting.await?;
+//!     let (mut send, mut recv) = connection.open_bi().await?;
+//!     send.write_all(b"hello").await?;
+//!     send.finish()?;
+//!     assert_eq!(recv.read_to_end(1000).await?, b"hello");
+//!     client.close(0u32.into(), b"done");
+//!     Ok(client.wait_idle().await)
+//! }
+//! ```
+//!
+//! (It serves one client at a time, to keep it short. Spawn a task for each, as the book does.)
+//!
+//! # In a program that runs smol already
+//!
+//! [`SmolRuntime::global`] spawns on smol's global executor, [`SmolRuntime::on`] on an [`Executor`]
+//! of yours:
+//!
+//! ```
+//! # use std::sync::Arc;
+//! use polyquic::Endpoint;
+//! use polyquic::smol::{Executor, SmolRuntime};
+//!
+//! async fn app(rt: SmolRuntime) -> std::io::Result<()> {
+//!     let client = Endpoint::client(&rt, ([127, 0, 0, 1], 0).into())?;
+//!     Ok(client.wait_idle().await)
+//! }
+//!
+//! smol::block_on(app(SmolRuntime::global()))?;
+//!
+//! let executor = Arc::new(Executor::new());
+//! smol::block_on(executor.run(app(SmolRuntime::on(&executor))))?;
+//! # std::io::Result::Ok(())
+//! ```
+//!
+//! # Tasks may move
+//!
+//! Even on one thread, so that the same program runs on several. What a task holds over an `.await`
+//! must be `Send`, and the compiler says what is not:
+//!
+//! ```compile_fail
+//! # use polyquic::{sleep, spawn};
+//! # let rt = polyquic::smol::SmolRuntime::global();
+//! # let inner = rt.clone();
+//! spawn(&rt, async move {
+//!     let shared = std::rc::Rc::new(1); // an `Arc` would do
+//!     sleep(&inner, std::time::Duration::ZERO).await;
+//!     drop(shared);
+//! });
 //! ```
 //!
 //! # Two ways of waiting

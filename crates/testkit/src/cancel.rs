@@ -43,7 +43,7 @@ async fn open_numbered(connection: Connection) {
     for number in 0..COUNT {
         let stream = cancelling!(connection.open_uni()).unwrap();
         // Ids are consecutive when no cancelled future took one.
-        assert_eq!(stream.id().index(), number.into());
+        assert_eq!(stream.id().index(), u64::from(number));
         send_number(stream, number).await;
         if number % 7 == 0 {
             yield_now().await;
@@ -80,7 +80,7 @@ pub async fn opening_and_accepting_bidirectional_streams<R: Executor>(rt: R) {
     let asking = task(&rt, async move {
         for number in 0..COUNT {
             let (send, mut recv) = cancelling!(client.open_bi()).unwrap();
-            assert_eq!(send.id().index(), number.into());
+            assert_eq!(send.id().index(), u64::from(number));
             send_number(send, number).await;
             assert_eq!(recv.read_to_end(4).await.unwrap(), number.to_le_bytes());
         }
@@ -215,7 +215,7 @@ pub async fn datagrams<R: Executor>(rt: R) {
     }
     assert_eq!(
         client.stats().frame_tx.datagram,
-        COUNT.into(),
+        u64::from(COUNT),
         "cancelled futures sent some"
     );
     client.close(code(0), b"");

@@ -261,6 +261,49 @@ pub async fn closing_an_endpoint_delivers_what_was_finished<R: Executor>(rt: R) 
     ends.finish().await;
 }
 
+/// Closing waits for what was finished, but not for what the peer stopped, or what was reset.
+pub async fn a_stop_after_the_end_does_not_hinder_closing<R: Executor>(rt: R) {
+    let Pair {
+        client,
+        server,
+        ends,
+    } = Setup::new()
+        .transport(|transport| {
+            transport.stream_receive_window(code(100));
+        })
+        .connect(&rt)
+        .await;
+    let mut sends = Vec::new();
+    for _ in 0..4 {
+        let mut send = client.open_uni().await.unwrap();
+        send.write_all(&[0; 100]).await.unwrap();
+        sends.push(send);
+    }
+    let mut recvs = Vec::new();
+    for _ in 0..4 {
+        recvs.push(server.accept_uni().await.unwrap());
+    }
+    // One stopped after its end, one before, one reset after its end, one finished.
+    let [finish_stop, stop_finish, finish_reset, finish] = &mut sends[..] else {
+        unreachable!("there are four")
+    };
+    finish_stop.finish().unwrap();
+    recvs[0].stop(code(1)).unwrap();
+    recvs[1].stop(code(2)).unwrap();
+    assert_eq!(stop_finish.stopped().await, Ok(Some(code(2))));
+    stop_finish.finish().unwrap();
+    finish_reset.finish().unwrap();
+    let _ = finish_reset.reset(code(3));
+    finish.finish().unwrap();
+    let last = recvs.pop().unwrap();
+    drop(sends);
+    ends.client.close(code(9), b"");
+    assert_eq!(read_all(last).await, [0; 100]);
+    assert_eq!(server.closed().await, application_closed(9, b""));
+    ends.client.wait_idle().await;
+    ends.finish().await;
+}
+
 /// A closed endpoint accepts nothing, connects to nobody, and refuses those who try.
 pub async fn a_closed_endpoint_does_nothing_more<R: Executor>(rt: R) {
     let ends = Setup::new().start(&rt);

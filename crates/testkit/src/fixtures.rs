@@ -341,3 +341,9 @@ pub fn idle_timeout(transport: &mut TransportConfig, timeout: Duration) {
     let timeout = timeout.try_into().expect("a sensible timeout");
     transport.max_idle_timeout(Some(timeout));
 }
+
+/// Give a connection attempt up soon: it lasts for nine assumed round trips at least.
+pub fn give_up_early(transport: &mut TransportConfig) {
+    transport.initial_rtt(Duration::from_millis(20));
+    idle_timeout(transport, Duration::from_millis(200));
+}

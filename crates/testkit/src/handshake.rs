@@ -12,8 +12,8 @@ use polyquic_core::{
 use polyquic_endpoint::{Connection, Endpoint, Executor};
 
 use crate::fixtures::{
-    ALPN, Certificates, Ends, SERVER_NAME, Setup, client_config, client_tls, idle_timeout, pair,
-    server_config, server_tls,
+    ALPN, Certificates, Ends, SERVER_NAME, Setup, client_config, client_tls, give_up_early, pair,
+    server_config, server_tls, transport,
 };
 use crate::tools::{check_alive, code};
 
@@ -253,21 +253,30 @@ pub async fn a_refusal_is_told<R: Executor>(rt: R) {
         );
     }
     assert_eq!(ends.server.stats().refused_handshakes, 2);
-    // An endpoint that is no server any more refuses by itself.
+    ends.finish().await;
+}
+
+/// An endpoint that is no server any more keeps its connections, and answers nobody else.
+pub async fn an_endpoint_can_stop_being_a_server<R: Executor>(rt: R) {
+    let ends = Setup::new().start(&rt);
+    let (client, server) = ends.connect().await;
     ends.server.set_server_config(None);
-    let result = ends.client.connect(ends.addr, SERVER_NAME).unwrap().await;
-    assert_eq!(
-        refusal(&result.unwrap_err()),
-        Some(TransportErrorCode::CONNECTION_REFUSED)
-    );
+    let Setup {
+        client: mut config, ..
+    } = Setup::new();
+    config.transport_config(transport(give_up_early));
+    let attempt = ends
+        .client
+        .connect_with(config, ends.addr, SERVER_NAME)
+        .unwrap();
+    assert_eq!(attempt.await.err(), Some(ConnectionError::TimedOut));
+    check_alive(&client, &server).await;
     ends.finish().await;
 }
 
 /// An attempt that is ignored times out.
 pub async fn an_ignored_attempt_times_out<R: Executor>(rt: R) {
-    let ends = Setup::new()
-        .client_transport(|transport| idle_timeout(transport, Duration::from_millis(300)))
-        .start(&rt);
+    let ends = Setup::new().client_transport(give_up_early).start(&rt);
     let connecting = ends.client.connect(ends.addr, SERVER_NAME).unwrap();
     let ignoring = async {
         let incoming = ends.server.accept().await.unwrap();

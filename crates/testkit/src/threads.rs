@@ -1,11 +1,11 @@
 //! Handles on threads that the executor knows nothing of.
 
 use polyquic_core::ConnectionError;
-use polyquic_endpoint::{Connection, Endpoint, Executor};
+use polyquic_endpoint::{Endpoint, Executor};
 
 use crate::fixtures::{Pair, SERVER_NAME, Setup, pair};
 use crate::tools::{
-    block_on, check_alive, check_echo, check_transfer, code, echo, pattern, spawn_thread, task,
+    block_on, check_alive, check_echo, code, echo, pattern, read_all, send_all, spawn_thread, task,
 };
 
 /// Several threads use the same connection, each waiting by blocking.
@@ -64,29 +64,27 @@ pub async fn waiting_and_acting_on_different_threads<R: Executor>(rt: R) {
         server,
         ends,
     } = pair(&rt).await;
-    let (waiting_client, waiting_server) = (client.clone(), server.clone());
-    let waiting = spawn_thread(move || {
-        block_on(async {
-            check_transfer(&waiting_client, &waiting_server, b"one thread").await;
-            waiting_server.closed().await
-        })
+    let reading = server.clone();
+    let reading = spawn_thread(move || {
+        block_on(async { read_all(reading.accept_uni().await.unwrap()).await })
     });
-    check_alive_elsewhere(&client, &server).await;
+    let closed = server.clone();
+    let closed = spawn_thread(move || block_on(closed.closed()));
+    let writing = client.clone();
+    let writing = spawn_thread(move || {
+        block_on(async { send_all(writing.open_uni().await.unwrap(), b"across").await });
+    });
+    let (read, ()) = futures::join!(reading, writing);
+    assert_eq!(read, b"across");
+    // The executor's own tasks use them, too.
+    check_alive(&client, &server).await;
     let closing = spawn_thread(move || client.close(code(5), b""));
-    let (error, ()) = futures::join!(waiting, closing);
+    let (error, ()) = futures::join!(closed, closing);
     assert!(
         matches!(error, ConnectionError::ApplicationClosed(_)),
         "{error:?}"
     );
-    drop(server);
     ends.finish().await;
-}
-
-/// On bidirectional streams, so as not to take those that the other thread waits for.
-async fn check_alive_elsewhere(client: &Connection, server: &Connection) {
-    let (mut send, _recv) = client.open_bi().await.unwrap();
-    send.write_all(b"x").await.unwrap();
-    server.accept_bi().await.unwrap();
 }
 
 /// The last handles may be dropped anywhere.

@@ -21,8 +21,8 @@ use crate::fixtures::{
 use crate::tools::{check_alive, pattern, read_all, send_all, yield_now};
 
 /// Two endpoints that have met before: the client holds a ticket of the server's.
-async fn acquainted<R: Executor>(rt: &R) -> Ends {
-    let ends = Setup::new().start(rt);
+async fn acquainted<R: Executor>(rt: R) -> Ends {
+    let ends = Setup::new().start(&rt);
     meet(&ends).await;
     ends
 }
@@ -52,7 +52,7 @@ pub async fn strangers_have_no_0rtt<R: Executor>(rt: R) {
 
 /// 0-RTT that the server accepts: data arrives, whether it was sent before the handshake or after.
 pub async fn accepted_0rtt_delivers<R: Executor>(rt: R) {
-    let ends = acquainted(&rt).await;
+    let ends = acquainted(rt.clone()).await;
     let (client, accepted) = connect_0rtt(&ends);
     let data = pattern(1, 5_000);
     let send = client.open_uni().await.unwrap();
@@ -93,7 +93,7 @@ fn forget<R: Executor>(rt: &R, ends: &mut Ends) {
 
 /// 0-RTT that the server rejects: the streams are void, and say so; the connection is good.
 pub async fn rejected_0rtt_is_told<R: Executor>(rt: R) {
-    let mut ends = acquainted(&rt).await;
+    let mut ends = acquainted(rt.clone()).await;
     forget(&rt, &mut ends);
     let (client, accepted) = connect_0rtt(&ends);
     let mut uni = client.open_uni().await.unwrap();
@@ -125,6 +125,8 @@ pub async fn rejected_0rtt_is_told<R: Executor>(rt: R) {
     let data = pattern(2, 10_000);
     let mut fresh = client.open_uni().await.unwrap();
     assert_eq!(fresh.id(), uni.id());
+    assert!(uni.finish().is_err(), "that would finish another stream");
+    assert!(uni.set_priority(1).is_err());
     drop((uni, never_used));
     fresh.write_all(&data).await.unwrap();
     drop((send, recv));
@@ -136,13 +138,16 @@ pub async fn rejected_0rtt_is_told<R: Executor>(rt: R) {
 
 /// Void streams that somebody still holds do not keep finished ones from being delivered.
 pub async fn void_streams_do_not_hinder_delivery<R: Executor>(rt: R) {
-    let mut ends = acquainted(&rt).await;
+    let mut ends = acquainted(rt.clone()).await;
     forget(&rt, &mut ends);
     let (client, accepted) = connect_0rtt(&ends);
     let mut void = Vec::new();
     for _ in 0..3 {
         let mut stream = client.open_uni().await.unwrap();
         stream.write_all(b"in vain").await.unwrap();
+        if void.len() == 1 {
+            stream.finish().unwrap();
+        }
         void.push(stream);
     }
     let (accepted, server) = futures::join!(accepted, async {

@@ -1,19 +1,74 @@
 //! polyquic on [tokio], in either flavour of its runtime.
 //!
-//! [`run`] starts a runtime for a program that has none; [`TokioRuntime::current`] is for those
-//! that do:
+//! The facade has this crate as `polyquic::tokio`. Within `#[tokio::main]`, or any task,
+//! [`TokioRuntime::current`] is all that is needed. A server and a client, complete:
 //!
-//! ```no_run
-//! # async fn app() -> std::io::Result<()> {
-//! // Inside #[tokio::main] or a task: nothing more than this is needed.
-//! let rt = polyquic_tokio::TokioRuntime::current();
-//! # let _ = rt;
-//! # Ok(())
-//! # }
+//! ```
+//! use std::{error::Error, sync::Arc};
+//!
+//! use polyquic::rustls::{RootCertStore, pki_types::PrivatePkcs8KeyDer};
+//! use polyquic::tokio::TokioRuntime;
+//! use polyquic::{ClientConfig, Endpoint, ServerConfig};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn Error>> {
+//!     let rt = TokioRuntime::current();
+//!     // A certificate made on the spot, which the client is told to trust.
+//!     let made = rcgen::generate_simple_self_signed(["localhost".into()])?;
+//!     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+//!     let mut roots = RootCertStore::empty();
+//!     roots.add(made.cert.der().clone())?;
+//!     let server_config = ServerConfig::with_single_cert(vec![made.cert.into()], key.into())?;
+//!     let client_config = ClientConfig::with_root_certificates(Arc::new(roots))?;
+//!
+//!     let server = Endpoint::server(&rt, server_config, "127.0.0.1:0".parse()?)?;
+//!     let client = Endpoint::client(&rt, "127.0.0.1:0".parse()?)?;
+//!     let connecting = client.connect_with(client_config, server.local_addr()?, "localhost")?;
+//!     tokio::spawn(async move {
+//!         while let Some(incoming) = server.accept().await {
+//!             let Ok(connection) = incoming.await else { continue };
+//!             while let Ok((mut send, mut recv)) = connection.accept_bi().await {
+//!                 let copied = tokio::io::copy(&mut recv, &mut send).await;
+//!                 let _ = copied.map(|_| send.finish());
+//!             }
+//!         }
+//!     });
+//!     let connection = connecting.await?;
+//!     let (mut send, mut recv) = connection.open_bi().await?;
+//!     send.write_all(b"hello").await?;
+//!     send.finish()?;
+//!     assert_eq!(recv.read_to_end(1000).await?, b"hello");
+//!     client.close(0u32.into(), b"done");
+//!     Ok(client.wait_idle().await)
+//! }
 //! ```
 //!
-//! Readiness and timers are tokio's; the system calls are made by [`polyquic_udp`]. tokio's timers
-//! have a resolution of a millisecond.
+//! (It serves one client at a time, to keep it short. Spawn a task for each, as the book does.)
+//!
+//! # In a program that has no runtime
+//!
+//! [`run`] starts one, of either flavour:
+//!
+//! ```
+//! use polyquic::Endpoint;
+//! use polyquic::tokio::{Flavor, TokioRuntime, run};
+//!
+//! async fn app(rt: TokioRuntime) -> std::io::Result<()> {
+//!     let client = Endpoint::client(&rt, ([127, 0, 0, 1], 0).into())?;
+//!     Ok(client.wait_idle().await)
+//! }
+//!
+//! run(Flavor::CurrentThread, app)??;
+//! run(Flavor::MultiThread(2), app)??;
+//! # std::io::Result::Ok(())
+//! ```
+//!
+//! # What is whose
+//!
+//! Readiness and timers are tokio's, and its I/O and time drivers must be enabled; the system calls
+//! are made by [`polyquic_udp`]. tokio's timers have a resolution of a millisecond. With the facade's
+//! feature `tokio`, streams implement tokio's `AsyncRead` and `AsyncWrite`. Tasks may be spawned by
+//! polyquic or by tokio, as above: it makes no difference.
 //!
 //! [tokio]: https://docs.rs/tokio
 

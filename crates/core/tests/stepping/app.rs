@@ -21,6 +21,8 @@ pub(crate) struct App {
     pub(crate) stopped: BTreeMap<StreamId, VarInt>,
     /// Send what was received on a bidirectional stream back, once it is complete.
     pub(crate) echo: bool,
+    /// Read nothing.
+    pub(crate) lazy: bool,
 }
 
 /// What came in on a stream.
@@ -110,7 +112,7 @@ impl App {
             finished: false,
             reset: None,
         });
-        if received.finished || received.reset.is_some() {
+        if self.lazy || received.finished || received.reset.is_some() {
             return;
         }
         let mut stream = machine.recv_stream(id);

@@ -53,14 +53,26 @@ fn handshake_takes_one_round_trip() {
 
 #[test]
 fn handshake_gets_through_a_bad_network() {
-    for_seeds(20, |seed| {
-        let mut pair = Setup {
-            network: rough(0.2),
-            ..Setup::new(seed)
-        }
-        .build();
-        pair.handshake();
-    });
+    for_seeds(50, handshake_over_a_bad_network);
+}
+
+/// About one handshake in 250 does not get through a network that loses a fifth. quinn-proto 0.11.19
+/// counts the client's last handshake message against a congestion window that the losses made
+/// small, with earlier packets still in it. As it was never sent, its packet number space has nothing
+/// in flight and is never probed; the spaces that are, the server cannot get anything new from.
+#[test]
+#[ignore = "a deadlock in quinn-proto"]
+fn every_handshake_gets_through_a_bad_network() {
+    for_seeds(1000, handshake_over_a_bad_network);
+}
+
+fn handshake_over_a_bad_network(seed: u64) {
+    let mut pair = Setup {
+        network: rough(0.2),
+        ..Setup::new(seed)
+    }
+    .build();
+    pair.handshake();
 }
 
 #[test]
@@ -155,12 +167,12 @@ fn many_streams_at_the_limits_of_flow_control() {
                 }
             });
         }
-        pair.run_until("all echoes", |pair| {
-            (streams.iter()).all(|(id, _)| is_finished(pair.client_app(), *id))
+        pair.run_until("all echoes, and all acknowledgements", |pair| {
+            let app = pair.client_app();
+            (streams.iter()).all(|(id, _)| is_finished(app, *id) && app.finished.contains(id))
         });
         for (id, data) in &streams {
             assert_received(pair.client_app(), *id, data);
-            assert!(pair.client_app().finished.contains(id));
         }
         assert!(pair.client_app().is_done_writing() && pair.server_app().is_done_writing());
     });
@@ -201,6 +213,37 @@ fn reset_and_stop_carry_their_codes() {
     pair.run_until("the stop", |pair| {
         pair.client_app().stopped.get(&stopped) == Some(&VarInt::from_u32(7))
     });
+}
+
+/// A server that answers without reading the request, and then lets go of it, makes room for the next
+/// stream, although nothing arrives any more that it could react to.
+#[test]
+fn room_for_a_stream_is_told_when_an_unread_one_is_dropped() {
+    let mut transport = TransportConfig::default();
+    transport.max_concurrent_bidi_streams(VarInt::from_u32(1));
+    let mut pair = Setup {
+        server_transport: transport,
+        ..Setup::new(1)
+    }
+    .build();
+    pair.handshake();
+    pair.server_conn().app.lazy = true;
+    let request = pair.request(&Bytes::from_static(b"request"));
+    pair.run_until("the request", |pair| {
+        pair.server_app().received.contains_key(&request)
+    });
+    let conn = pair.server_conn();
+    (conn.app).write(&mut conn.machine, request, Bytes::from_static(b"answer"));
+    pair.run_for(Duration::from_secs(1));
+    assert!(is_finished(pair.client_app(), request));
+    assert!(pair.server_app().finished.contains(&request));
+    let open = |pair: &mut Pair| pair.client_conn().machine.streams().open(Dir::Bi);
+    assert!(open(&mut pair).is_none(), "one at a time");
+
+    let machine = &mut pair.server_conn().machine;
+    machine.stop_stream(request, VarInt::from_u32(0)).unwrap();
+    pair.run_for(Duration::from_millis(10));
+    assert!(open(&mut pair).is_some());
 }
 
 /// With a higher priority, a stream that was written last is delivered first.

@@ -8,6 +8,6 @@ mod app;
 
 mod book;
 mod generic;
-// mod own_adapter;
+mod own_adapter;
 mod snippets;
 mod types;

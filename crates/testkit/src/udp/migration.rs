@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::{Either, join, select};
 use polyquic_core::ConnectionError;
-use polyquic_endpoint::{Connection, Endpoint, Executor};
+use polyquic_endpoint::{Connection, Endpoint, Executor, sleep};
 
 use super::relay::Relay;
 use crate::fixtures::{Pair, SERVER_NAME, Setup, idle_timeout, pair};
@@ -83,6 +83,9 @@ pub async fn rebinding_while_idle<R: Executor>(rt: R) {
     let pair = pair(&rt).await;
     check_alive(&pair.client, &pair.server).await;
     for _ in 0..3 {
+        // Long enough for the last acknowledgement to be under way: from the new address, that
+        // alone would tell the server.
+        sleep(&rt, Duration::from_millis(100)).await;
         let old = pair.ends.client.local_addr().unwrap();
         pair.ends.client.rebind_addr(localhost()).await.unwrap();
         check_followed(&pair.ends.client, &pair.server, old).await;
@@ -122,7 +125,11 @@ pub async fn migration_can_be_forbidden<R: Executor>(rt: R) {
     pair.ends.client.rebind_addr(localhost()).await.unwrap();
     let (client, server) = join(pair.client.closed(), pair.server.closed()).await;
     assert_eq!(server, ConnectionError::TimedOut);
-    assert_eq!(client, ConnectionError::TimedOut);
+    // A server that has forgotten the connection may say so.
+    assert!(
+        matches!(client, ConnectionError::TimedOut | ConnectionError::Reset),
+        "{client:?}"
+    );
     assert_eq!(pair.server.remote_address(), old);
     pair.ends.finish().await;
 }

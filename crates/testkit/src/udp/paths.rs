@@ -1,8 +1,10 @@
 //! Networks that lose, repeat, reorder and delay.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::future::join;
-use polyquic_endpoint::{Connection, Executor};
+use polyquic_endpoint::{Connection, Executor, sleep};
 
 use super::relay::{Fate, Relay, Way};
 use crate::fixtures::{Ends, SERVER_NAME, Setup};
@@ -20,14 +22,14 @@ pub async fn a_shaky_network_delivers_everything<R: Executor>(rt: R) {
     let ends = Setup::new()
         .transport(|transport| {
             // What a first packet's loss costs.
-            transport.initial_rtt(std::time::Duration::from_millis(20));
+            transport.initial_rtt(Duration::from_millis(20));
         })
         .start(&rt);
     let relay = Relay::new(ends.addr);
     relay.set_both(Fate::Shake(10));
     for round in 0..3 {
         let (client, server) = connect_through(&ends, &relay).await;
-        let data = pattern(round, 500_000);
+        let data = pattern(round, 100_000);
         join(
             check_transfer(&client, &server, &data),
             check_transfer(&server, &client, &data),
@@ -120,17 +122,19 @@ pub async fn an_outage_is_survived<R: Executor>(rt: R) {
     let relay = Relay::new(ends.addr);
     let (client, server) = connect_through(&ends, &relay).await;
     let data = pattern(1, 2_000_000);
-    let outages = async {
+    let (client, server, relay) = (&client, &server, &relay);
+    // Owns the executor's handle, as a reference to it must not be held across an await.
+    let outages = async move {
         for held in [Fate::Hold, Fate::Vanish] {
             let seen = client.stats().udp_rx.bytes;
             while client.stats().udp_rx.bytes < seen + 100_000 {
                 yield_now().await;
             }
             relay.set_both(held);
-            polyquic_endpoint::sleep(&rt, std::time::Duration::from_millis(50)).await;
+            sleep(&rt, Duration::from_millis(50)).await;
             relay.release();
         }
     };
-    let ((), ()) = join(check_transfer(&server, &client, &data), outages).await;
+    let ((), ()) = join(check_transfer(server, client, &data), outages).await;
     ends.finish().await;
 }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::relay::{Fate, Relay};
 use crate::fixtures::{
-    Certificates, Ends, SERVER_NAME, Setup, idle_timeout, server_config, server_tls,
+    Certificates, Ends, SERVER_NAME, Setup, give_up_early, idle_timeout, server_config, server_tls,
 };
 use crate::tools::{check_alive, pattern, yield_now};
 
@@ -55,11 +55,11 @@ fn with_reset_key(key: u8) -> EndpointConfig {
 }
 
 /// The server is replaced by one that knows nothing; how the client's connection ends.
-async fn restart<R: Executor>(rt: &R, key_before: u8, key_after: u8) -> ConnectionError {
+async fn restart<R: Executor>(rt: R, key_before: u8, key_after: u8) -> ConnectionError {
     let ends = Setup::new()
         .client_transport(|transport| idle_timeout(transport, Duration::from_millis(600)))
         .with(|setup| setup.server_endpoint = with_reset_key(key_before))
-        .start(rt);
+        .start(&rt);
     let relay = Relay::new(ends.addr);
     let (client, server) = connect_through(&ends, &relay).await;
     check_alive(&client, &server).await;
@@ -67,7 +67,7 @@ async fn restart<R: Executor>(rt: &R, key_before: u8, key_after: u8) -> Connecti
     let socket = rt.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let config = server_config(server_tls(&Certificates::get().server, false));
     let restarted =
-        Endpoint::with_socket(rt, with_reset_key(key_after), Some(config), socket).unwrap();
+        Endpoint::with_socket(&rt, with_reset_key(key_after), Some(config), socket).unwrap();
     relay.set_server(restarted.local_addr().unwrap());
 
     // Larger than the answer, lest two resets answer each other for ever (RFC 9000 section 10.3.3).
@@ -89,14 +89,14 @@ async fn restart<R: Executor>(rt: &R, key_before: u8, key_after: u8) -> Connecti
 
 /// A server that restarts and has kept its key tells its clients at once that they are forgotten.
 pub async fn a_server_restart_resets<R: Executor>(rt: R) {
-    let error = restart(&rt, 1, 1).await;
+    let error = restart(rt, 1, 1).await;
     assert_eq!(error, ConnectionError::Reset);
     assert_eq!(blame(&error), Blame::Network);
 }
 
 /// Without the key it has nothing to prove it with, and clients time out.
 pub async fn a_server_restart_without_its_key_times_out<R: Executor>(rt: R) {
-    assert_eq!(restart(&rt, 1, 2).await, ConnectionError::TimedOut);
+    assert_eq!(restart(rt, 1, 2).await, ConnectionError::TimedOut);
 }
 
 /// A client that restarts and gets its old address again can connect.
@@ -118,7 +118,12 @@ pub async fn a_client_restart_on_the_same_address<R: Executor>(rt: R) {
     let (client, new) = connect_through(&ends, &relay).await;
     assert_eq!(new.remote_address(), seen);
     check_alive(&client, &new).await;
-    assert_eq!(server.closed().await, ConnectionError::TimedOut);
+    // Whatever its server sends it is answered by a reset, and if it sends nothing, time runs out.
+    let old = server.closed().await;
+    assert!(
+        matches!(old, ConnectionError::Reset | ConnectionError::TimedOut),
+        "{old:?}"
+    );
     // The end of the old one did not touch the new one.
     check_alive(&client, &new).await;
     ends.finish().await;
@@ -169,9 +174,7 @@ pub async fn a_vanished_peer_times_out<R: Executor>(rt: R) {
 
 /// A server that is not there at all.
 pub async fn connecting_to_nobody_times_out<R: Executor>(rt: R) {
-    let ends = Setup::new()
-        .client_transport(|transport| idle_timeout(transport, Duration::from_millis(300)))
-        .start(&rt);
+    let ends = Setup::new().client_transport(give_up_early).start(&rt);
     // Bound, so that nobody else has it, and never read from.
     let nobody = std::net::UdpSocket::bind(("127.0.0.1", 0)).unwrap();
     let addr = nobody.local_addr().unwrap();

@@ -129,6 +129,11 @@ impl Reactor {
         }
     }
 
+    /// Whether any timer is armed.
+    pub fn has_timers(&self) -> bool {
+        !lock(&self.timers).queue.is_empty()
+    }
+
     /// Become the thread that waits, unless another one is.
     pub fn try_lead(&self) -> Option<Leader<'_>> {
         match self.events.try_lock() {

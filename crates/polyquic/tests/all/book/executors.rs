@@ -1,4 +1,54 @@
+use std::future::IntoFuture;
+use std::time::Duration;
+
+use polyquic::{Endpoint, Executor, spawn, timeout};
+
+use super::{Pair, pair};
 use crate::app::{Result, app};
+
+async fn greet_the_quick<R>(rt: R, endpoint: Endpoint)
+where
+    R: Executor<Timer: Send> + Send + Sync,
+{
+    while let Some(incoming) = endpoint.accept().await {
+        let inner = rt.clone();
+        spawn(&rt, async move {
+            let handshake = incoming.into_future();
+            if let Ok(Ok(connection)) = timeout(&inner, Duration::from_secs(5), handshake).await {
+                println!("hello, {}", connection.remote_address());
+            }
+        });
+    }
+}
+
+async fn greeting<R: Executor<Timer: Send> + Send + Sync>(rt: R) -> Result<()> {
+    let Pair {
+        client_endpoint,
+        server_endpoint,
+        ..
+    } = pair(rt.clone()).await?;
+    let addr = server_endpoint.local_addr()?;
+    let serving = greet_the_quick(rt, server_endpoint.clone());
+    let connecting = async {
+        let result = client_endpoint.connect(addr, "localhost")?.await;
+        server_endpoint.close(0u32.into(), b"");
+        result?;
+        Ok(())
+    };
+    futures::future::join(serving, connecting).await.1
+}
+
+#[cfg(feature = "smol")]
+#[test]
+fn tasks_use_the_executor_themselves() -> Result<()> {
+    polyquic::smol::run(2, greeting)?
+}
+
+#[cfg(feature = "tokio")]
+#[tokio::test]
+async fn tasks_use_tokio_themselves() -> Result<()> {
+    greeting(polyquic::tokio::TokioRuntime::current()).await
+}
 
 #[cfg(feature = "smol")]
 #[test]

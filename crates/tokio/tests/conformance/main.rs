@@ -1,5 +1,7 @@
 //! The contract of an adapter, on every way to run tokio.
 
+mod io_traits;
+
 use polyquic_tokio::{Flavor, TokioRuntime};
 
 mod current_thread {
