@@ -249,18 +249,20 @@ impl Endpoint {
     pub fn close(&self, error_code: VarInt, reason: &[u8]) {
         let reason = Bytes::copy_from_slice(reason);
         let mut woken = Vec::new();
-        {
+        let connections: Vec<_> = {
             let mut state = self.inner.lock();
+            // From here on there are no new ones.
             state.closing = Some((error_code, reason.clone()));
             for incoming in std::mem::take(&mut state.incoming) {
                 let mut response = Vec::new();
                 let transmit = state.core.refuse(incoming, &mut response);
                 state.respond(transmit, response);
             }
-            for connection in state.connections() {
-                connection.close_gracefully(error_code, reason.clone(), &mut woken);
-            }
             state.accepting.drain(&mut woken);
+            state.connections().cloned().collect()
+        };
+        for connection in connections {
+            connection.close_gracefully(error_code, reason.clone(), &mut woken);
         }
         self.inner.signal.raise(cause::HANDLE);
         wake_all(&mut woken);
