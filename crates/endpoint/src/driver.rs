@@ -292,11 +292,7 @@ impl<R: Runtime> Driver<R> {
         budget: &mut usize,
     ) -> io::Result<()> {
         let mut state = lock(&connection.state);
-        if state
-            .machine
-            .poll_timeout()
-            .is_some_and(|deadline| deadline <= now)
-        {
+        if !state.machine.is_closed() && is_due(&mut state, now) {
             state.machine.handle_timeout(now);
         }
         // First, because it may end a wait for delivery and so let a close go out.
@@ -314,6 +310,12 @@ impl<R: Runtime> Driver<R> {
                 .machine
                 .poll_transmit(now, max_segments, &mut self.io.send_buf);
             let Some(transmit) = transmit else {
+                // Not before: on a short path the closing period is over in a millisecond or two,
+                // and a busy machine may take longer to get here. The peer would hear nothing.
+                if state.machine.is_closed() && is_due(&mut state, now) {
+                    state.machine.handle_timeout(now);
+                    continue;
+                }
                 break false;
             };
             let datagrams = transmit
@@ -487,6 +489,14 @@ impl<R: Runtime> Driver<R> {
         }
         (datagrams, routed)
     }
+}
+
+/// Whether the machine has something to do by now.
+fn is_due(state: &mut connection::State, now: Instant) -> bool {
+    state
+        .machine
+        .poll_timeout()
+        .is_some_and(|deadline| deadline <= now)
 }
 
 /// Put a connection into the driver's queue unless it is in one.
