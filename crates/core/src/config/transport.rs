@@ -13,7 +13,7 @@ const INITIAL_STREAMS: VarInt = VarInt::from_u32(16);
 /// Change in bytes below which a search for the path MTU ends.
 ///
 /// Half of the way from 1200 to 1452 bytes, the usual bounds. The search then tries 1452 first,
-/// which most paths carry, and is done after one probe instead of six. Should that fail, it tries
+/// which most paths carry, and is done after one probe instead of four. Should that fail, it tries
 /// the middle.
 const MTU_MINIMUM_CHANGE_BYTES: u16 = 127;
 
@@ -22,11 +22,11 @@ const MTU_MINIMUM_CHANGE_BYTES: u16 = 127;
 /// The setters are quinn's. Two defaults are better suited to servers with many connections:
 ///
 /// - **Streams are granted as they are used.** quinn-proto allocates state for every stream that the
-///   peer may open, some 9 KB for the usual 100 of each kind, whether it opens any or not. So the peer
+///   peer may open, some 7 KB for the usual 100 of each kind, whether it opens any or not. So the peer
 ///   is first allowed 16 of each kind (or the configured limit, if lower), and the configured limit
 ///   as soon as it has opened half of these. Only a peer that opens more than 16 at the very start
 ///   notices, by one round trip. [`eager_streams`](Self::eager_streams) switches this off.
-/// - **Path MTU discovery asks for the usual size first**, one probe instead of six after every
+/// - **Path MTU discovery asks for the usual size first**, one probe instead of four after every
 ///   handshake.
 pub struct TransportConfig {
     /// Shared with connections, from when on it can no longer be changed.
@@ -90,7 +90,7 @@ impl TransportConfig {
         self
     }
 
-    /// Allow the peer all its streams from the start, as quinn does, for 90 bytes of memory or so
+    /// Allow the peer all its streams from the start, as quinn does, for 40 bytes of memory or so
     /// each. Default: false.
     pub fn eager_streams(&mut self, eager: bool) -> &mut Self {
         self.eager_streams = eager;

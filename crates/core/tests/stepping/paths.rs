@@ -192,6 +192,29 @@ fn one_probe_finds_the_mtu_of_an_ordinary_path() {
     }
 }
 
+/// What our default for the search saves: quinn-proto's own takes four probes on the same path.
+#[test]
+fn quinns_default_search_takes_four_probes() {
+    let transport = || {
+        let mut transport = TransportConfig::default();
+        transport.mtu_discovery_config(Some(MtuDiscoveryConfig::default()));
+        transport
+    };
+    let mut pair = Setup {
+        client_transport: transport(),
+        server_transport: transport(),
+        ..Setup::new(1)
+    }
+    .build();
+    pair.handshake();
+    pair.run_for(Duration::from_secs(1));
+    for peer in [&pair.client, &pair.server] {
+        let path = peer.conns[0].machine.stats().path;
+        assert_eq!(path.current_mtu, 1452);
+        assert_eq!(path.sent_plpmtud_probes, 4);
+    }
+}
+
 /// The path MTU is found on a path that is not, and found again when it shrinks.
 #[test]
 fn path_mtu_discovery() {

@@ -167,9 +167,13 @@ impl Reactor {
         // `split_off` takes what is due after `now`.
         let later = timers.queue.split_off(&(now, u64::MAX));
         let due = std::mem::replace(&mut timers.queue, later);
+        // Under the lock that `reset` takes: a timer that is moved now has either fired before that,
+        // and is set anew, or not at all.
+        for expiry in due.values() {
+            expiry.expired.store(true, Ordering::Release);
+        }
         drop(timers);
         for expiry in due.into_values() {
-            expiry.expired.store(true, Ordering::Release);
             expiry.waker.wake();
         }
         // Somebody was woken: look for other events, but do not wait for them.
