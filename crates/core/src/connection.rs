@@ -7,11 +7,10 @@ use bytes::Bytes;
 use quinn_proto::{
     ClosedStream, ConnectionEvent, ConnectionStats, Datagrams, Dir, EndpointEvent, Event,
     RecvStream, SendStream, Side, StreamEvent, StreamId, Streams, Transmit, VarInt, congestion,
-    crypto,
 };
 
 use crate::config::StreamLimits;
-use crate::{BatchSizer, Instant};
+use crate::{BatchSizer, Instant, crypto};
 
 /// One connection.
 ///

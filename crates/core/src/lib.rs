@@ -42,6 +42,7 @@ mod batch;
 mod cid;
 mod config;
 mod connection;
+pub mod crypto;
 mod endpoint;
 mod error;
 mod timers;
@@ -67,7 +68,7 @@ pub use quinn_proto::{
     ReadableError, RecvStream, RetryError, SendDatagramError, SendStream, Side, StdSystemTime,
     StreamEvent, StreamId, Streams, TimeSource, TokenLog, TokenMemoryCache, TokenReuseError,
     TokenStore, Transmit, TransportError, TransportErrorCode, UdpStats, ValidationTokenConfig,
-    VarInt, VarIntBoundsExceeded, WriteError, Written, congestion, crypto, transport_parameters,
+    VarInt, VarIntBoundsExceeded, WriteError, Written, congestion, transport_parameters,
 };
 #[cfg(feature = "qlog")]
 pub use quinn_proto::{QlogConfig, QlogStream};

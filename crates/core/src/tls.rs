@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use quinn_proto::crypto::HandshakeTokenKey;
-use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rand::RngExt;
 use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;
+
+use crate::crypto::HandshakeTokenKey;
+use crate::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 
 /// The cryptography that polyquic's own configurations use.
 ///

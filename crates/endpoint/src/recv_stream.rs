@@ -130,12 +130,23 @@ impl RecvStream {
     ///
     /// [`ReadToEndError::TooLong`] when there is more, else as [`read`](Self::read).
     pub async fn read_to_end(&mut self, size_limit: usize) -> Result<Vec<u8>, ReadToEndError> {
-        let mut whole = Assembly::default();
-        // Unordered, so that one lost packet does not hold up flow control for the rest.
-        while let Some(chunk) = self.read_chunk(usize::MAX, false).await? {
-            whole.push(chunk, size_limit)?;
+        let mut start = Vec::new();
+        // In order for a start, all that there is at a time: most messages end here, and reading out
+        // of order costs the machine a list of what was read.
+        while !self.unordered && start.len() < READ_TO_END_ORDERED_BYTES {
+            let limit = size_limit - start.len();
+            match poll_fn(|cx| self.poll_append(cx, &mut start, limit)).await? {
+                Some(Append::Within) => {}
+                Some(Append::TooLong) => return Err(ReadToEndError::TooLong),
+                None => return Ok(start),
+            }
         }
-        Ok(whole.finish())
+        // Then out of order, so that one lost packet does not hold up flow control for the rest.
+        let mut rest = Assembly::after(start);
+        while let Some(chunk) = self.read_chunk(usize::MAX, false).await? {
+            rest.push(chunk, size_limit)?;
+        }
+        Ok(rest.finish())
     }
 
     /// Tell the peer to stop sending, with a code for its application (RFC 9000 section 3.5), and
@@ -242,6 +253,32 @@ impl RecvStream {
         })
     }
 
+    /// Append what there is to `whole`, in order, at most `limit` bytes; `None` at the end.
+    fn poll_append(
+        &mut self,
+        cx: &mut Context<'_>,
+        whole: &mut Vec<u8>,
+        limit: usize,
+    ) -> Poll<Result<Option<Append>, ReadError>> {
+        self.poll_read_with(cx, true, |chunks| {
+            let mut left = limit;
+            loop {
+                match chunks.next(usize::MAX) {
+                    Ok(Some(chunk)) if chunk.bytes.len() > left => {
+                        return Outcome::Read(Append::TooLong);
+                    }
+                    Ok(Some(chunk)) => {
+                        left -= chunk.bytes.len();
+                        whole.extend_from_slice(&chunk.bytes);
+                    }
+                    end => {
+                        return Outcome::new((left < limit).then_some(Append::Within), end.err());
+                    }
+                }
+            }
+        })
+    }
+
     fn poll_read_chunks(
         &mut self,
         cx: &mut Context<'_>,
@@ -326,6 +363,17 @@ impl RecvStream {
     }
 }
 
+/// What [`RecvStream::read_to_end`] reads in order before it turns to whatever comes.
+const READ_TO_END_ORDERED_BYTES: usize = 64 << 10;
+
+/// How appending went.
+enum Append {
+    /// Something was appended.
+    Within,
+    /// There is more than was wanted.
+    TooLong,
+}
+
 /// What one attempt to read came to.
 enum Outcome<T> {
     /// Something, and there may be more.
@@ -376,19 +424,28 @@ impl Drop for RecvStream {
 /// Puts chunks that come in any order together.
 #[derive(Default)]
 struct Assembly {
+    /// What came in order before them.
+    start: Vec<u8>,
     chunks: Vec<Chunk>,
     /// Lowest and highest offset seen. What was read before does not count against the limit.
     range: Option<(u64, u64)>,
 }
 
 impl Assembly {
+    fn after(start: Vec<u8>) -> Self {
+        Self {
+            start,
+            ..Self::default()
+        }
+    }
+
     fn push(&mut self, chunk: Chunk, size_limit: usize) -> Result<(), ReadToEndError> {
         let (start, end) = (chunk.offset, chunk.offset + chunk.bytes.len() as u64);
         let (start, end) = match self.range {
             Some((low, high)) => (low.min(start), high.max(end)),
             None => (start, end),
         };
-        if end - start > size_limit as u64 {
+        if end - start + self.start.len() as u64 > size_limit as u64 {
             return Err(ReadToEndError::TooLong);
         }
         self.range = Some((start, end));
@@ -398,13 +455,15 @@ impl Assembly {
 
     fn finish(mut self) -> Vec<u8> {
         let Some((start, end)) = self.range else {
-            return Vec::new();
+            return self.start;
         };
         self.chunks.sort_unstable_by_key(|chunk| chunk.offset);
-        let mut whole = Vec::with_capacity((end - start) as usize);
+        let mut whole = self.start;
+        let before = whole.len();
+        whole.reserve_exact((end - start) as usize);
         for chunk in self.chunks {
             // The machine hands out every byte once, and the stream is complete: no gaps.
-            debug_assert_eq!(whole.len() as u64, chunk.offset - start);
+            debug_assert_eq!((whole.len() - before) as u64, chunk.offset - start);
             whole.extend_from_slice(&chunk.bytes);
         }
         whole
@@ -452,6 +511,18 @@ mod tests {
         whole.push(chunk(100, b"abcd"), 8).unwrap();
         assert_eq!(whole.finish(), b"abcdefgh");
         assert!(Assembly::default().finish().is_empty());
+    }
+
+    #[test]
+    fn chunks_follow_what_came_in_order() {
+        let mut whole = Assembly::after(b"abcd".to_vec());
+        whole.push(chunk(108, b"ijkl"), 12).unwrap();
+        whole.push(chunk(104, b"efgh"), 12).unwrap();
+        assert_eq!(
+            whole.push(chunk(112, b"m"), 12),
+            Err(ReadToEndError::TooLong)
+        );
+        assert_eq!(whole.finish(), b"abcdefghijkl");
     }
 
     #[test]

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use quinn_proto::{ConnectionId, TokenStore, crypto};
+use quinn_proto::{ConnectionId, TokenStore};
 
 use super::TransportConfig;
 use super::transport::StreamLimits;
-use crate::tls;
+use crate::{crypto, tls};
 
 /// Configuration for outgoing connections. The methods are quinn's.
 #[derive(Clone)]

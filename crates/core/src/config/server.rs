@@ -5,12 +5,12 @@ use std::net::{SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn_proto::crypto::{self, HandshakeTokenKey};
 use quinn_proto::{TimeSource, ValidationTokenConfig};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::TransportConfig;
 use super::transport::StreamLimits;
+use crate::crypto::{self, HandshakeTokenKey};
 use crate::tls;
 
 /// Configuration for incoming connections. The methods and fields are quinn's.
