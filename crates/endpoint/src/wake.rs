@@ -102,6 +102,10 @@ impl WakerSet {
         let index = match self.wakers.iter().position(Option::is_none) {
             Some(free) => free,
             None => {
+                if self.wakers.is_empty() {
+                    // Most things are waited for by one task; a vector would start with room for 4.
+                    self.wakers.reserve_exact(1);
+                }
                 self.wakers.push(None);
                 self.wakers.len() - 1
             }

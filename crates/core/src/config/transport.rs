@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use quinn_proto::{AckFrequencyConfig, Dir, IdleTimeout, MtuDiscoveryConfig, VarInt, congestion};
 
-/// Streams of each kind that the peer may open before it has opened any. More are granted as it
+/// Streams that the peer may open before it has opened any, by [`Dir`]. More are granted as it
 /// does, see [`StreamLimits`].
-const INITIAL_STREAMS: VarInt = VarInt::from_u32(16);
+///
+/// An exchange with HTTP/3 or the like takes bidirectional streams, and a handful of unidirectional
+/// ones for control. Together they stay below 28, where quinn-proto's table of them doubles.
+const INITIAL_STREAMS: [VarInt; 2] = [VarInt::from_u32(16), VarInt::from_u32(8)];
 
 /// Change in bytes below which a search for the path MTU ends.
 ///
@@ -23,9 +26,9 @@ const MTU_MINIMUM_CHANGE_BYTES: u16 = 127;
 ///
 /// - **Streams are granted as they are used.** quinn-proto allocates state for every stream that the
 ///   peer may open, some 7 KB for the usual 100 of each kind, whether it opens any or not. So the peer
-///   is first allowed 16 of each kind (or the configured limit, if lower), and the configured limit
-///   as soon as it has opened half of these. Only a peer that opens more than 16 at the very start
-///   notices, by one round trip. [`eager_streams`](Self::eager_streams) switches this off.
+///   is first allowed 16 bidirectional and 8 unidirectional ones (or the configured limit, if lower),
+///   and the configured limit as soon as it has opened half of these. Only a peer that opens more at
+///   the very start notices, by one round trip. [`eager_streams`](Self::eager_streams) switches this off.
 /// - **Path MTU discovery asks for the usual size first**, one probe instead of four after every
 ///   handshake.
 pub struct TransportConfig {
@@ -68,7 +71,7 @@ impl TransportConfig {
         let initial = if self.eager_streams {
             limit
         } else {
-            limit.min(INITIAL_STREAMS)
+            limit.min(INITIAL_STREAMS[dir as usize])
         };
         match dir {
             Dir::Bi => self.edit().max_concurrent_bidi_streams(initial),

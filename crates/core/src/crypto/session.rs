@@ -69,8 +69,8 @@ impl TlsSession {
         }
     }
 
-    /// Drop what rustls holds if nothing is left for it to do. To be called when it has just had
-    /// nothing to write.
+    /// Drop what rustls holds if nothing is left for it to do. To be called when it has nothing to
+    /// write.
     fn release(&mut self) {
         let Stage::Live(tls) = &self.stage else {
             return;
@@ -168,7 +168,8 @@ impl super::Session for TlsSession {
                 };
             }
         };
-        if !tls.is_handshaking() {
+        let after_handshake = !tls.is_handshaking();
+        if after_handshake {
             // rustls judges what it is; this is about where a message ends.
             self.messages.follow(buf);
         }
@@ -195,6 +196,10 @@ impl super::Session for TlsSession {
             tls.alpn_protocol().is_some() || server_name(tls).is_some() || !tls.is_handshaking();
         let first = known && !self.got_handshake_data;
         self.got_handshake_data |= known;
+        if after_handshake {
+            // Nothing is written in answer to a ticket, nor does anybody ask.
+            self.release();
+        }
         Ok(first)
     }
 

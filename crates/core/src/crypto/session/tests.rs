@@ -252,7 +252,14 @@ fn answers_the_same_after_rustls_is_gone() {
     };
     let before = answers(&client);
     assert!(matches!(client.stage, Stage::Live(_)));
-    shake_rest(&mut client, &mut *server);
+    carry(&mut client, &mut *server);
+    let mut tickets = Vec::new();
+    server.write_handshake(&mut tickets);
+    // As quinn-proto does: what comes after the handshake is read, and no answer asked for.
+    let (first, second) = tickets.split_at(10);
+    client.read_handshake(first).unwrap();
+    assert!(matches!(client.stage, Stage::Live(_)), "half a ticket");
+    client.read_handshake(second).unwrap();
     assert!(matches!(client.stage, Stage::Done(_)), "tickets have come");
     assert_eq!(answers(&client), before);
     assert_eq!(before.0.as_deref(), Some(&b"b"[..]));
@@ -261,10 +268,6 @@ fn answers_the_same_after_rustls_is_gone() {
     let data = data.downcast::<HandshakeData>().unwrap();
     assert_eq!(data.server_name.as_deref(), Some("localhost"));
     assert!(server.peer_identity().is_none());
-}
-
-fn shake_rest(client: &mut dyn Session, server: &mut dyn Session) {
-    while carry(client, server).0 | carry(server, client).0 {}
 }
 
 #[test]
