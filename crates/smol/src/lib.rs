@@ -112,7 +112,7 @@ pub use async_executor::Executor;
 use polyquic_runtime::{Job, Runtime, Spawn};
 use polyquic_udp::{Reactor, UdpIo};
 
-pub use pool::run;
+pub use pool::{Builder, run};
 pub use socket::SmolSocket;
 pub use timer::SmolTimer;
 

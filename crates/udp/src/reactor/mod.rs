@@ -196,7 +196,7 @@ impl Leader<'_> {
     /// What the platform reports.
     pub fn poll(&mut self) -> io::Result<()> {
         self.reactor.fire_timers();
-        self.wait(Some(Duration::ZERO))
+        self.wait(Some(Duration::ZERO), None)
     }
 
     /// Wait for events, at most for `limit` if there is one.
@@ -212,6 +212,8 @@ impl Leader<'_> {
         limit: Option<Duration>,
         must_wake: impl FnOnce() -> bool,
     ) -> io::Result<()> {
+        // Those that are due already. Whom they wake shows in `must_wake`, without a system call.
+        self.reactor.fire_timers();
         let blocked = Blocked::new(&self.reactor.blocked);
         if must_wake() {
             return Ok(());
@@ -220,17 +222,20 @@ impl Leader<'_> {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
-        let result = self.wait(timeout);
-        drop(blocked);
+        let result = self.wait(timeout, Some(blocked));
         if timeout.is_some() {
             self.reactor.fire_timers();
         }
         result
     }
 
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    fn wait(&mut self, timeout: Option<Duration>, blocked: Option<Blocked<'_>>) -> io::Result<()> {
         let events = &mut *self.events;
-        match self.reactor.poller.wait(events, timeout) {
+        let result = self.reactor.poller.wait(events, timeout);
+        // Before anybody is woken from here: that is no reason to interrupt a wait that is over, at
+        // the price of a system call now, and of a wait that returns for nothing next.
+        drop(blocked);
+        match result {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             result => result?,
         }
