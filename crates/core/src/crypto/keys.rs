@@ -100,6 +100,7 @@ struct LateKey {
 }
 
 impl LateKey {
+    #[expect(clippy::borrowed_box, reason = "the box is what implements our trait")]
     fn key(&self) -> &Box<dyn quic::PacketKey> {
         let keys = self.generation.keys();
         if self.local {
