@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub system: Duration,
     /// Application bytes received.
     pub bytes: u64,
+    /// Things begun, where that is counted.
+    pub begun: u64,
     /// Requests, round trips or handshakes completed.
     pub operations: u64,
     /// Memory that is resident.
@@ -43,6 +45,7 @@ impl Snapshot {
             "user": self.user.as_secs_f64(),
             "system": self.system.as_secs_f64(),
             "bytes": self.bytes,
+            "begun": self.begun,
             "operations": self.operations,
             "resident": self.resident_bytes,
         })
@@ -62,6 +65,7 @@ pub struct Probe {
     started: Instant,
     phase: AtomicU8,
     bytes: AtomicU64,
+    begun: AtomicU64,
     operations: AtomicU64,
     stop_wanted: Mutex<bool>,
     stop_signal: Condvar,
@@ -74,6 +78,7 @@ impl Probe {
             started: Instant::now(),
             phase: AtomicU8::new(WARMING_UP),
             bytes: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             operations: AtomicU64::new(0),
             stop_wanted: Mutex::new(false),
             stop_signal: Condvar::new(),
@@ -83,6 +88,11 @@ impl Probe {
     /// Counts application bytes that arrived.
     pub fn received(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts one thing begun, where it matters how many of them are completed.
+    pub fn began(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts one thing done.
@@ -116,6 +126,7 @@ impl Probe {
             user: time(usage.map(|usage| usage.user_time())),
             system: time(usage.map(|usage| usage.system_time())),
             bytes: self.bytes.load(Ordering::Relaxed),
+            begun: self.begun.load(Ordering::Relaxed),
             operations: self.operations.load(Ordering::Relaxed),
             resident_bytes: resident_bytes(),
         }
