@@ -42,6 +42,8 @@ const DATAGRAM_SETTLE: Duration = Duration::from_millis(200);
 const MIN_KEEP_ALIVE_RATE: f64 = 0.5;
 /// A shorter interval says nothing about the rate of keep-alives.
 const MIN_KEEP_ALIVE_SECONDS: f64 = 2.0;
+/// Between two round trips of the storm workload, as far as an executor's timers are that fine.
+const PING_PAUSE: Duration = Duration::from_millis(1);
 /// Rest before memory is looked at, for acknowledgements and closed handshakes to be over with.
 const MEMORY_SETTLE: Duration = Duration::from_millis(500);
 
@@ -212,7 +214,12 @@ impl<S: Stack> Client<S> {
         let connection = self.endpoint.connect(self.server).await?;
         let (send, recv) = connection.open_bi().await?;
         let mut tasks = Tasks::new(&self.stack);
-        tasks.spawn(ping(send, recv, self.probe.clone()));
+        tasks.spawn(paced_ping(
+            self.stack.clone(),
+            send,
+            recv,
+            self.probe.clone(),
+        ));
         let (probe, warmup, duration) = (self.probe.clone(), self.warmup, self.duration);
         let clock = thread::spawn(move || {
             thread::sleep(warmup);
@@ -341,27 +348,52 @@ async fn ping(
     mut recv: impl RecvStream,
     probe: Arc<Probe>,
 ) -> Result<Vec<Duration>> {
-    static PING: [u8; PING_BYTES] = [0x5a; PING_BYTES];
     let mut durations = Vec::new();
     while !probe.stopped() {
-        let start = Instant::now();
-        send.write_all(&PING).await?;
-        let mut missing = PING_BYTES;
-        while missing > 0 {
-            let chunk = recv
-                .read_chunk()
-                .await?
-                .context("the server ended the stream")?;
-            missing = missing
-                .checked_sub(chunk.len())
-                .context("more came back than was sent")?;
-        }
+        let duration = round_trip(&mut send, &mut recv).await?;
         if probe.measuring() {
-            durations.push(start.elapsed());
+            durations.push(duration);
         }
         probe.completed();
     }
     Ok(durations)
+}
+
+/// Round trips that begin at moments of their own. One right after the other, most would fall into
+/// the quiet times that follow a slow one, and percentiles would be about those.
+async fn paced_ping<S: Stack>(
+    stack: S,
+    mut send: impl SendStream,
+    mut recv: impl RecvStream,
+    probe: Arc<Probe>,
+) -> Result<Vec<Duration>> {
+    let mut durations = Vec::new();
+    while !probe.stopped() {
+        stack.sleep(PING_PAUSE).await;
+        let duration = round_trip(&mut send, &mut recv).await?;
+        if probe.measuring() {
+            durations.push(duration);
+        }
+        probe.completed();
+    }
+    Ok(durations)
+}
+
+async fn round_trip(send: &mut impl SendStream, recv: &mut impl RecvStream) -> Result<Duration> {
+    static PING: [u8; PING_BYTES] = [0x5a; PING_BYTES];
+    let start = Instant::now();
+    send.write_all(&PING).await?;
+    let mut missing = PING_BYTES;
+    while missing > 0 {
+        let chunk = recv
+            .read_chunk()
+            .await?
+            .context("the server ended the stream")?;
+        missing = missing
+            .checked_sub(chunk.len())
+            .context("more came back than was sent")?;
+    }
+    Ok(start.elapsed())
 }
 
 /// Percentiles of all durations, in microseconds.

@@ -22,8 +22,9 @@ use crate::{
 
 /// As a nice value; enough to win against builds, and not the highest, which a machine may need.
 const GROUP_PRIORITY: &str = "-15";
-/// For a process that shares a processor with one that measures and must not be in its way.
-const BACKGROUND_PRIORITY: &str = "10";
+/// For a process that shares a processor with one that measures and must not be in its way, but
+/// still has to get on in spite of what else runs on the machine. A third of the other's weight.
+const BACKGROUND_PRIORITY: &str = "-10";
 
 /// A process that is about to play its part.
 #[derive(Clone)]

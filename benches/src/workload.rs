@@ -77,8 +77,9 @@ pub enum Workload {
     /// A download on one stream through a relay that loses and delays datagrams in both
     /// directions; see [`relay`](crate::relay).
     Loss,
-    /// Round trips as in [`Latency`](Self::Latency) while full handshakes arrive at the server at
-    /// a fixed rate from a process of their own; see [`storm`](crate::storm).
+    /// Round trips of 64 bytes on one stream, a millisecond after each other, while full handshakes
+    /// arrive at the server at a fixed rate from a process of their own; see
+    /// [`storm`](crate::storm).
     Storm {
         /// Handshakes begun in each second.
         rate: u32,

@@ -45,13 +45,19 @@ impl<S: Stack> Client<S> {
                     );
                     probe.completed();
                 }
-                Ok(durations)
+                // Its tickets may be those that others still wait for, so it stays open.
+                Ok(vec![(durations, previous)])
             });
         }
         self.probe.start_clock(self.warmup, self.duration);
-        let result = latencies(tasks.join().await?);
+        let ended = tasks.join().await?;
         self.check_resumed(before)?;
-        Ok(result)
+        Ok(latencies(
+            ended
+                .into_iter()
+                .flat_map(|(durations, _)| durations)
+                .collect(),
+        ))
     }
 
     pub(super) async fn zero_rtt(&self, concurrency: usize) -> Result<Value> {
@@ -94,13 +100,19 @@ impl<S: Stack> Client<S> {
                     probe.completed();
                     previous = connection;
                 }
-                Ok(durations)
+                // Its tickets may be those that others still wait for, so it stays open.
+                Ok(vec![(durations, previous)])
             });
         }
         self.probe.start_clock(self.warmup, self.duration);
-        let result = latencies(tasks.join().await?);
+        let ended = tasks.join().await?;
         self.check_resumed(before)?;
-        Ok(result)
+        Ok(latencies(
+            ended
+                .into_iter()
+                .flat_map(|(durations, _)| durations)
+                .collect(),
+        ))
     }
 
     /// Connections with full handshakes, the first of which has brought a ticket.
