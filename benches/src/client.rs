@@ -125,6 +125,8 @@ impl<S: Stack> Client<S> {
                     Direction::Upload => tasks.spawn(fill(send, recv, probe)),
                 }
             }
+            let watched = connection.clone();
+            self.probe.watch_packet_size(move || watched.packet_size());
             handles.push(connection);
         }
         self.probe.start_clock(self.warmup, self.duration);

@@ -1,7 +1,7 @@
 //! What a peer knows about itself: work done, processor time and memory.
 
 use std::{
-    fs,
+    fmt, fs,
     io::{self, BufRead, Write},
     process,
     sync::{
@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub operations: u64,
     /// Memory that is resident.
     pub resident_bytes: u64,
+    /// UDP payload of the full packets of a connection, where the stack tells.
+    pub packet_size: Option<u64>,
 }
 
 impl Snapshot {
@@ -48,6 +50,7 @@ impl Snapshot {
             "begun": self.begun,
             "operations": self.operations,
             "resident": self.resident_bytes,
+            "packet_size": self.packet_size,
         })
     }
 }
@@ -69,6 +72,19 @@ pub struct Probe {
     operations: AtomicU64,
     stop_wanted: Mutex<bool>,
     stop_signal: Condvar,
+    packet_size: Mutex<PacketSize>,
+}
+
+/// Asks a connection for the size of its packets.
+#[derive(Default)]
+struct PacketSize(Option<Box<dyn Fn() -> Option<u64> + Send>>);
+
+impl fmt::Debug for PacketSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PacketSize")
+            .field(&self.0.is_some())
+            .finish()
+    }
 }
 
 impl Probe {
@@ -82,7 +98,13 @@ impl Probe {
             operations: AtomicU64::new(0),
             stop_wanted: Mutex::new(false),
             stop_signal: Condvar::new(),
+            packet_size: Mutex::default(),
         })
+    }
+
+    /// Sets what each snapshot asks for the size of packets; the last of several counts.
+    pub fn watch_packet_size(&self, ask: impl Fn() -> Option<u64> + Send + 'static) {
+        lock(&self.packet_size).0 = Some(Box::new(ask));
     }
 
     /// Counts application bytes that arrived.
@@ -129,6 +151,7 @@ impl Probe {
             begun: self.begun.load(Ordering::Relaxed),
             operations: self.operations.load(Ordering::Relaxed),
             resident_bytes: resident_bytes(),
+            packet_size: lock(&self.packet_size).0.as_ref().and_then(|ask| ask()),
         }
     }
 
@@ -190,9 +213,9 @@ impl Probe {
     }
 }
 
-/// A flag cannot be left half-written by a thread that panicked.
-fn lock(flag: &Mutex<bool>) -> MutexGuard<'_, bool> {
-    flag.lock().unwrap_or_else(PoisonError::into_inner)
+/// Nothing here can be left half-written by a thread that panicked.
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes one line to the driver.

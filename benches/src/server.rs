@@ -82,6 +82,10 @@ async fn serve<S: Stack, C: Connection>(
         connection.closed().await;
         return;
     }
+    if matches!(workload, Workload::Download { .. }) {
+        let connection = connection.clone();
+        probe.watch_packet_size(move || connection.packet_size());
+    }
     let datagrams = Arc::new(AtomicU64::new(0));
     if matches!(workload, Workload::Datagrams) {
         let (connection, count, probe) = (connection.clone(), datagrams.clone(), probe.clone());

@@ -45,6 +45,8 @@ pub const DATAGRAM_RECEIVE_BUFFER_BYTES: usize = 1_250_000;
 pub const DATAGRAM_SEND_BUFFER_BYTES: usize = 1 << 20;
 /// Tickets that a server sends on each connection of the workloads that resume; rustls's default.
 const TICKETS_PER_CONNECTION: usize = 2;
+/// quinn-proto's default.
+const SMALLEST_INITIAL_WINDOW: u64 = 12_000;
 /// The largest UDP payload that IPv4 has: 65,535 less its header and that of UDP. Loopback takes
 /// it in one piece.
 pub const MAX_PACKET_BYTES: u16 = 65_507;
@@ -176,6 +178,10 @@ impl Settings {
                 "{DATAGRAM_SEND_BUFFER_BYTES} to send, {DATAGRAM_RECEIVE_BUFFER_BYTES} received"
             ),
             "congestion_control": "cubic",
+            "initial_window": self.initial_window().map_or_else(
+                || "each stack's own".into(),
+                |bytes| json!(bytes),
+            ),
             "ack_frequency": "off",
             "segmentation_offload": "on",
             "socket_buffers": self.describe_buffers(),
@@ -202,6 +208,14 @@ impl Settings {
     /// The largest UDP payload that the endpoint has to be able to receive.
     pub fn max_udp_payload_size(&self) -> u16 {
         self.packet_size.max(MIN_UDP_PAYLOAD_BYTES)
+    }
+
+    /// Bytes that may be in flight at first, if it has to be said: for packets so large that two do
+    /// not fit into what stacks have by default, which would let them send nothing at all. The
+    /// value is that of RFC 9002, section 7.2.
+    pub fn initial_window(&self) -> Option<u64> {
+        let two_packets = 2 * u64::from(self.packet_size);
+        (two_packets > SMALLEST_INITIAL_WINDOW).then_some(two_packets)
     }
 
     /// TLS for a server; `own` is what the stack takes when it is left its own defaults.

@@ -121,6 +121,12 @@ pub trait Connection: Clone + Send + Sync + 'static {
         None
     }
 
+    /// UDP payload of a full packet at present, where the stack tells: stacks reduce it when they
+    /// think that larger packets do not arrive.
+    fn packet_size(&self) -> Option<u64> {
+        None
+    }
+
     /// UDP datagrams sent so far, where the stack counts them.
     fn packets_sent(&self) -> Option<u64> {
         None
@@ -170,6 +176,10 @@ macro_rules! impl_quinn_names {
             if settings.own_defaults {
                 return Ok(::std::sync::Arc::new(transport));
             }
+            let mut cubic = $library::congestion::CubicConfig::default();
+            if let Some(bytes) = settings.initial_window() {
+                cubic.initial_window(bytes);
+            }
             transport
                 .initial_mtu(settings.packet_size)
                 // Probes would cost packets and CPU, and end at a size that depends on the stack.
@@ -183,9 +193,7 @@ macro_rules! impl_quinn_names {
                 .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE_BUFFER_BYTES))
                 .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER_BYTES)
                 .ack_frequency_config(None)
-                .congestion_controller_factory(::std::sync::Arc::new(
-                    $library::congestion::CubicConfig::default(),
-                ))
+                .congestion_controller_factory(::std::sync::Arc::new(cubic))
                 .enable_segmentation_offload(true);
             Ok(::std::sync::Arc::new(transport))
         }
@@ -303,6 +311,10 @@ macro_rules! impl_quinn_names {
 
             async fn read_datagram(&self) -> ::anyhow::Result<::bytes::Bytes> {
                 Ok(self.0.read_datagram().await?)
+            }
+
+            fn packet_size(&self) -> Option<u64> {
+                Some(self.0.stats().path.current_mtu.into())
             }
 
             fn packets_sent(&self) -> Option<u64> {

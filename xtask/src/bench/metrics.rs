@@ -7,6 +7,8 @@ use super::{
     report::Case,
 };
 
+/// What leaves each stack its own packet size.
+const OWN_DEFAULTS: &str = "own-defaults";
 /// A relay that lost less or more of a download's datagrams than that did not do its part; it is
 /// meant to lose 1 %, and a few hundred datagrams may have more or less luck.
 const PLAUSIBLE_LOSS: std::ops::RangeInclusive<f64> = 0.002..=0.05;
@@ -78,11 +80,23 @@ impl Measurement {
             "download" | "upload" | "download-streams" | "upload-streams" | "connections"
             | "loss" => {
                 // Whoever receives knows what has arrived.
-                let receiver = if case.workload.starts_with("upload") {
-                    server
+                let (receiver, sender) = if case.workload.starts_with("upload") {
+                    (server, client)
                 } else {
-                    client
+                    (client, server)
                 };
+                // Loss may well make a stack think that its packets are too large; without loss
+                // it would mean that another thing was measured than what the table says.
+                if let Some(size) = sender.packet_size
+                    && case.workload != "loss"
+                    && case.provider != OWN_DEFAULTS
+                {
+                    ensure!(
+                        size == u64::from(case.packet_size),
+                        "the sender went from packets of {} bytes to {size}",
+                        case.packet_size
+                    );
+                }
                 let rate = receiver.bytes / receiver.elapsed;
                 ensure!(rate > 0.0, "nothing was transferred");
                 let (server_cpu, client_cpu) = cpu_per(rate);
@@ -219,6 +233,7 @@ mod tests {
                 begun: 0.0,
                 operations: 2_100.0,
                 resident_bytes: 20_480_000.0,
+                packet_size: Some(1452),
             },
             client: Snapshot {
                 elapsed: 2.0,
@@ -227,6 +242,7 @@ mod tests {
                 begun: 0.0,
                 operations: 1_000.0,
                 resident_bytes: 10_240_000.0,
+                packet_size: None,
             },
             relay: Some(Snapshot {
                 begun: 1_000.0,
@@ -299,6 +315,15 @@ mod tests {
         assert_close(metric("idle", "server_cpu_per_1000"), 250.0);
         assert_close(metric("idle", "client_cpu_per_1000"), 500.0);
         assert_close(metric("idle", "cpu_per_1000"), 750.0);
+    }
+
+    #[test]
+    fn other_packets_than_asked_for_are_a_failure() {
+        let mut reduced = measurement();
+        reduced.server.packet_size = Some(1200);
+        assert!(reduced.metrics(&case("download")).is_err());
+        assert!(reduced.metrics(&case("upload")).is_ok());
+        assert!(reduced.metrics(&case("loss")).is_ok());
     }
 
     #[test]

@@ -272,6 +272,8 @@ pub(super) struct Snapshot {
     pub(super) begun: f64,
     pub(super) operations: f64,
     pub(super) resident_bytes: f64,
+    /// UDP payload of full packets, where the stack tells; as it is at the end.
+    pub(super) packet_size: Option<u64>,
 }
 
 impl Snapshot {
@@ -289,6 +291,7 @@ impl Snapshot {
             begun: value["begun"].as_f64().unwrap_or_default(),
             operations: number("operations")?,
             resident_bytes: number("resident")?,
+            packet_size: value["packet_size"].as_u64(),
         })
     }
 
@@ -300,6 +303,7 @@ impl Snapshot {
             begun: end.begun - self.begun,
             operations: end.operations - self.operations,
             resident_bytes: end.resident_bytes - self.resident_bytes,
+            packet_size: end.packet_size,
         }
     }
 }
