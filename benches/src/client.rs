@@ -191,6 +191,8 @@ impl<S: Stack> Client<S> {
         let bytes = payload.len();
         let mut tasks = Tasks::new(&self.stack);
         let (sender, probe) = (connection.clone(), self.probe.clone());
+        let watched = connection.clone();
+        self.probe.watch_packet_size(move || watched.packet_size());
         tasks.spawn(async move {
             let mut sent = 0u64;
             while !probe.stopped() {

@@ -85,17 +85,9 @@ impl Measurement {
                 } else {
                     (client, server)
                 };
-                // Loss may well make a stack think that its packets are too large; without loss
-                // it would mean that another thing was measured than what the table says.
-                if let Some(size) = sender.packet_size
-                    && case.workload != "loss"
-                    && case.provider != OWN_DEFAULTS
-                {
-                    ensure!(
-                        size == u64::from(case.packet_size),
-                        "the sender went from packets of {} bytes to {size}",
-                        case.packet_size
-                    );
+                // Loss may well make a stack think that its packets are too large.
+                if case.workload != "loss" {
+                    check_packet_size(sender, case)?;
                 }
                 let rate = receiver.bytes / receiver.elapsed;
                 ensure!(rate > 0.0, "nothing was transferred");
@@ -152,6 +144,7 @@ impl Measurement {
                 ])
             }
             "datagrams" => {
+                check_packet_size(client, case)?;
                 let rate = server.operations / server.elapsed;
                 ensure!(rate > 0.0, "nothing arrived");
                 let (server_cpu, client_cpu) = cpu_per(rate);
@@ -215,6 +208,21 @@ impl Measurement {
         );
         Ok(share)
     }
+}
+
+/// Fails if the sender went on with smaller packets: another thing was measured then than what the
+/// table says.
+fn check_packet_size(sender: &Snapshot, case: &Case) -> Result<()> {
+    if let Some(size) = sender.packet_size
+        && case.provider != OWN_DEFAULTS
+    {
+        ensure!(
+            size == u64::from(case.packet_size),
+            "the sender went from packets of {} bytes to {size}",
+            case.packet_size
+        );
+    }
+    Ok(())
 }
 
 #[cfg(test)]
