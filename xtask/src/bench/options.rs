@@ -17,11 +17,12 @@ usage: cargo xtask bench [options]
   --rivals LIST        of quinn-tokio, quinn-tokio-multi, quinn-smol, quinn-smol-multi
                        (default: the first three; quinn-tokio is always measured)
   --workloads LIST     of download, upload (one stream), download-streams, upload-streams (16
-                       streams), connections (50), requests, latency, handshakes, memory
+                       streams), connections (50), requests, latency, handshakes, resumed,
+                       zero-rtt, datagrams, memory, idle, loss, storm, storm-rsa
                        (default: download, upload, requests, latency, handshakes, memory)
   --providers LIST     of aws-lc-rs, ring (equal settings for all), own-defaults (each
                        stack as it comes) (default: aws-lc-rs)
-  --packet-sizes LIST  UDP payload of a full packet (default: 1452)
+  --packet-sizes LIST  UDP payload of a full packet; max is 65507 (default: 1452)
   --rounds N           (default: 5)
   --seconds N          how long to measure, after a short warm-up (default: 2)
   --workers N          threads of multi-threaded executors, ours and rivals' (default: 2)
@@ -46,8 +47,17 @@ const WORKLOADS: &[&str] = &[
     "requests",
     "latency",
     "handshakes",
+    "resumed",
+    "zero-rtt",
+    "datagrams",
     "memory",
+    "idle",
+    "loss",
+    "storm",
+    "storm-rsa",
 ];
+/// The largest UDP payload over IPv4, which loopback takes in one piece.
+const MAX_PACKET_SIZE: &str = "65507";
 const PROVIDERS: &[&str] = &["aws-lc-rs", "ring", "own-defaults"];
 
 /// What to measure and how.
@@ -122,7 +132,9 @@ impl Options {
                     "--rivals" => rivals = names(value, RIVALS)?,
                     "--workloads" => options.workloads = names(value, WORKLOADS)?,
                     "--providers" => options.providers = names(value, PROVIDERS)?,
-                    "--packet-sizes" => options.packet_sizes = numbers(value)?,
+                    "--packet-sizes" => {
+                        options.packet_sizes = numbers(&value.replace("max", MAX_PACKET_SIZE))?;
+                    }
                     "--rounds" => rounds = Some(value.parse()?),
                     "--seconds" => duration = Some(Duration::try_from_secs_f64(value.parse()?)?),
                     "--workers" => options.workers = value.parse()?,
