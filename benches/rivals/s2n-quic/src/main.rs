@@ -206,8 +206,9 @@ impl stack::Connection for Connection {
     }
 
     async fn accept_bi(&self) -> Result<(Outgoing, Incoming)> {
-        let stream = self.acceptor.lock().await.accept_bidirectional_stream();
-        Ok(halves(stream.await?.context("the connection is closed")?))
+        let mut acceptor = self.acceptor.lock().await;
+        let stream = acceptor.accept_bidirectional_stream().await?;
+        Ok(halves(stream.context("the connection is closed")?))
     }
 
     fn close(&self) {

@@ -19,6 +19,7 @@ use polyquic_bench::{
     settings::Settings,
     stack::{self, Stack},
 };
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
@@ -47,8 +48,8 @@ struct TlsTcp;
 impl Stack for TlsTcp {
     type Endpoint = Endpoint;
 
-    const DIFFERS_BY: &'static str = "TCP: the kernel's congestion control, windows and buffers, \
-        tuned by itself; packet sizes do not apply; memory that the kernel holds is not counted; \
+    const DIFFERS_BY: &'static str = "TCP (cubic) with windows and buffers as the kernel tunes \
+        them; packet sizes do not apply; memory that the kernel holds is not counted; \
         a stream is a TCP connection with TLS from a pool of kept connections (TCP_NODELAY), so \
         16 streams or 64 concurrent requests are as many connections; every write is a message \
         with its length (4 bytes) first";
@@ -62,7 +63,7 @@ impl Stack for TlsTcp {
     }
 
     fn server(&self, settings: &Settings, listen: SocketAddr) -> Result<Endpoint> {
-        let socket = TcpSocket::new_v4()?;
+        let socket = socket()?;
         socket.bind(listen)?;
         let tls = settings.server_tls(own_provider())?;
         Ok(Endpoint::Server {
@@ -75,6 +76,16 @@ impl Stack for TlsTcp {
         let tls = settings.client_tls(own_provider())?;
         Ok(Endpoint::Client(Arc::new(tls).into()))
     }
+}
+
+/// With the congestion control that all stacks have, whatever the system's default is. Connections
+/// that are accepted inherit it.
+fn socket() -> Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    SockRef::from(&socket)
+        .set_tcp_congestion(b"cubic")
+        .context("setting TCP's congestion control to cubic")?;
+    Ok(socket)
 }
 
 /// The cryptography that rustls takes when it is not told otherwise.

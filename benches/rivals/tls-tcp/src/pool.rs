@@ -30,7 +30,7 @@ impl Dialer {
     }
 
     pub(crate) async fn dial(&self) -> Result<Tls> {
-        let stream = TcpStream::connect(self.server).await?;
+        let stream = crate::socket()?.connect(self.server).await?;
         stream.set_nodelay(true)?;
         let stream = self
             .connector
