@@ -23,9 +23,7 @@ use compio_quic::{
 };
 use polyquic_bench::{
     peer::{self, Peer},
-    settings::{
-        IDLE_TIMEOUT, SEND_WINDOW_BYTES, STREAM_RECEIVE_WINDOW_BYTES, STREAMS, Settings,
-    },
+    settings::{IDLE_TIMEOUT, SEND_WINDOW_BYTES, STREAM_RECEIVE_WINDOW_BYTES, STREAMS, Settings},
     stack::{self, Stack},
 };
 use rustls::crypto::CryptoProvider;

@@ -253,7 +253,10 @@ impl stack::RecvStream for Incoming {
     async fn read_to_end(&mut self, limit_bytes: usize) -> Result<Vec<u8>> {
         let mut data = Vec::new();
         while let Some(chunk) = self.0.receive().await? {
-            anyhow::ensure!(data.len() + chunk.len() <= limit_bytes, "more than asked for");
+            anyhow::ensure!(
+                data.len() + chunk.len() <= limit_bytes,
+                "more than asked for"
+            );
             data.extend_from_slice(&chunk);
         }
         Ok(data)

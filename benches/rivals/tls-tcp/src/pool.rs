@@ -237,7 +237,10 @@ impl SendStream {
     /// The receiver knows the end of a message from its length: there is nothing to send.
     pub(crate) fn end(&mut self) -> Result<()> {
         if self.messages != 1 {
-            bail!("a stream that ends is one message here, not {}", self.messages);
+            bail!(
+                "a stream that ends is one message here, not {}",
+                self.messages
+            );
         }
         self.finished = true;
         Ok(())
