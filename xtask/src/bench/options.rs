@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr, thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
-use super::{BASELINE, BASELINE_MULTI};
+use super::{BASELINE, BASELINE_MULTI, family};
 
 pub(super) const HELP: &str = "\
 Measures polyquic's executors against other QUIC stacks: one process for each side, pinned to
@@ -14,7 +14,9 @@ usage: cargo xtask bench [options]
 
   --executors LIST     of smol, smol-multi, tokio, tokio-multi, blocking; none for only rivals
                        (default: all)
-  --rivals LIST        of quinn-tokio, quinn-tokio-multi, quinn-smol, quinn-smol-multi
+  --rivals LIST        of quinn-tokio, quinn-tokio-multi, quinn-smol, quinn-smol-multi,
+                       noq-tokio, s2n-quic, s2n-quic-s2ntls, compio-quic, msquic, tokio-quiche,
+                       tls-tcp, bare-udp; see benches/rivals/README.md
                        (default: the first three; quinn-tokio is always measured)
   --workloads LIST     of download, upload (one stream), download-streams, upload-streams (16
                        streams), connections (50), requests, latency, handshakes, resumed,
@@ -129,7 +131,7 @@ impl Options {
             (|| -> Result<()> {
                 match &**name {
                     "--executors" => executors = names(value, EXECUTORS)?,
-                    "--rivals" => rivals = names(value, RIVALS)?,
+                    "--rivals" => rivals = names(value, &[RIVALS, family::OUTSIDE].concat())?,
                     "--workloads" => options.workloads = names(value, WORKLOADS)?,
                     "--providers" => options.providers = names(value, PROVIDERS)?,
                     "--packet-sizes" => {
