@@ -495,7 +495,7 @@ mod tests {
         let (table, page) = (counts(50_000).table(), counts(50_000).markdown());
         assert!(table.contains("per thing, both"), "{table}");
         assert!(
-            page.contains("| per thing, both | 2000 | 4000 | **2.000** |"),
+            page.contains("| per thing, both | 2,000 | 4,000 | **2.000** |"),
             "{page}"
         );
     }

@@ -82,6 +82,8 @@ const PACKET_SIZES: &str = "1200,1452,max";
 const OVERHEAD: Duration = Duration::from_millis(350);
 /// More for workloads that set up two thousand connections.
 const MANY_CONNECTIONS: Duration = Duration::from_secs(4);
+/// For how long the workload `idle` measures at least.
+const IDLE_AT_LEAST: Duration = Duration::from_secs(5);
 
 /// What the results of a run are for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -371,7 +373,8 @@ impl Options {
         let measured = self.warmup + self.duration + OVERHEAD;
         match workload {
             "memory" => OVERHEAD + MANY_CONNECTIONS,
-            "idle" => measured + MANY_CONNECTIONS,
+            // Its cost is small, and so measured for longer.
+            "idle" => self.duration.max(IDLE_AT_LEAST) + OVERHEAD + MANY_CONNECTIONS,
             _ => measured,
         }
     }

@@ -60,7 +60,7 @@ pub(super) struct Panel {
 pub(super) fn bars(title: &str, panels: &[Panel]) -> String {
     let width = MARGIN * 2.0 + LABELS + PLOT + FIGURES;
     let mut body = String::new();
-    let mut y = MARGIN + 46.0;
+    let mut y = MARGIN + 58.0;
     let left = MARGIN + LABELS;
     for panel in panels {
         let highest = panel
@@ -324,7 +324,11 @@ fn diverging(ratio: f64) -> (String, &'static str) {
         .zip(end)
         .map(|(middle, end)| (middle + (end - middle) * share).round() as u8)
         .collect();
-    let ink = if share > 0.55 { "#ffffff" } else { INK };
+    // Whichever of black and white is easier to read on it: their contrasts are equal where the
+    // relative luminance is 0.18 (WCAG 2).
+    let linear = |channel: u8| (f64::from(channel) / 255.0).powf(2.2);
+    let luminance = 0.2126 * linear(mix[0]) + 0.7152 * linear(mix[1]) + 0.0722 * linear(mix[2]);
+    let ink = if luminance < 0.2 { "#ffffff" } else { INK };
     (format!("#{:02x}{:02x}{:02x}", mix[0], mix[1], mix[2]), ink)
 }
 

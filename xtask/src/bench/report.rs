@@ -356,12 +356,22 @@ impl Report {
     }
 }
 
-/// A figure with three digits that matter.
+/// A figure with three digits that matter, and thousands apart.
 pub(crate) fn figure(value: f64) -> String {
     match value.abs() {
         0.0..10.0 => format!("{value:.2}"),
         10.0..100.0 => format!("{value:.1}"),
-        _ => format!("{value:.0}"),
+        _ => {
+            let digits = format!("{:.0}", value.abs());
+            let mut text = String::from(if value < 0.0 { "-" } else { "" });
+            for (index, digit) in digits.chars().enumerate() {
+                if index > 0 && (digits.len() - index).is_multiple_of(3) {
+                    text.push(',');
+                }
+                text.push(digit);
+            }
+            text
+        }
     }
 }
 
@@ -466,6 +476,19 @@ mod tests {
             report.missing_subjects().collect::<Vec<_>>(),
             ["polyquic-tokio"]
         );
+    }
+
+    #[test]
+    fn figures_are_short() {
+        for (value, shown) in [
+            (0.3333, "0.33"),
+            (12.25, "12.2"),
+            (123.4, "123"),
+            (-1_234.0, "-1,234"),
+            (1_234_567.8, "1,234,568"),
+        ] {
+            assert_eq!(figure(value), shown);
+        }
     }
 
     #[test]

@@ -184,6 +184,10 @@ pub(super) mod tests {
 
     /// Results with one case per workload, of quinn and two of ours; `speed` is that of ours.
     pub(in super::super) fn example(speed: f64) -> Results {
+        Results::parse("example", &example_json(speed)).unwrap()
+    }
+
+    pub(in super::super) fn example_json(speed: f64) -> Value {
         let mut rows = Vec::new();
         for (workload, metric, unit, better) in [
             ("download", "throughput", "Gbit/s", "more"),
@@ -214,7 +218,7 @@ pub(super) mod tests {
             }
         }
         let case = |workload: &str| json!({ "workload": workload, "provider": "aws-lc-rs", "packet_size": 1452 });
-        let json = json!({
+        json!({
             "machine": { "processor": "one & only", "rustc": "rustc 1", "date": "today" },
             "conditions": { "rounds": 5, "seconds": 1.0 },
             "cases": [case("download"), case("latency")],
@@ -229,8 +233,7 @@ pub(super) mod tests {
                 "subject": "gone", "reason": "does not build", "times": 1,
             }],
             "complete": true,
-        });
-        Results::parse("example", &json).unwrap()
+        })
     }
 
     #[test]

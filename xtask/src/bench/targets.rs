@@ -2,6 +2,7 @@
 
 use super::{
     BASELINE, OURS_PREFIX,
+    page::readable,
     report::{Case, Spread, figure},
     results::{Results, Row},
 };
@@ -51,8 +52,8 @@ const TARGETS: &[Target] = &[
     target("handshakes", "rate", Measure::Best, 1.55),
     target("memory", "server_memory", Measure::AtMost, 12.0),
     target("memory", "client_memory", Measure::AtMost, 12.0),
-    target("idle", "server_cpu", Measure::Best, 2.0),
-    target("idle", "client_cpu", Measure::Best, 2.0),
+    target("idle", "server_cpu_per_1000", Measure::Best, 2.0),
+    target("idle", "client_cpu_per_1000", Measure::Best, 2.0),
     target("latency", "p50", Measure::Best, 1.25),
     target("download", "throughput", Measure::LargestPackets, 2.0),
     target("loss", "throughput", Measure::Best, 1.0),
@@ -84,7 +85,7 @@ pub(super) fn markdown(files: &[Results]) -> String {
          |---|---|---|---|---|---|---|\n",
     );
     for target in TARGETS {
-        let (workload, metric) = (target.workload, target.metric.replace('_', " "));
+        let (workload, metric) = (target.workload, readable(target.metric));
         let wanted = match target.measure {
             Measure::Best => format!("≥ {} ×", target.value),
             Measure::BestMulti => format!("≥ {} × quinn on several threads", target.value),
