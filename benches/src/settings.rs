@@ -29,6 +29,10 @@ pub const SEND_WINDOW_BYTES: u64 = 10_000_000;
 pub const STREAMS: u32 = 100;
 /// Long enough that an idle connection survives the memory workload.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes that a quinn-proto connection may have under way at first.
+const DEFAULT_INITIAL_WINDOW_BYTES: u64 = 12_000;
+/// What one send can hold, with segmentation offload or without.
+const MAX_SEND_BYTES: usize = 65_507;
 /// Asked of the kernel for each direction of each socket; it grants what its limit allows.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Room for the largest packet plus what quinn-proto asks for at least.
@@ -96,7 +100,8 @@ impl Settings {
             "max_concurrent_streams": STREAMS,
             "congestion_control": "cubic",
             "ack_frequency": "off",
-            "segmentation_offload": "on",
+            "initial_window": self.initial_window().unwrap_or(DEFAULT_INITIAL_WINDOW_BYTES),
+            "segmentation_offload": if self.segmentation_offload() { "on" } else { "off" },
             "socket_buffers": self.describe_buffers(),
         })
     }
@@ -121,6 +126,21 @@ impl Settings {
     /// The largest UDP payload that the endpoint has to be able to receive.
     pub fn max_udp_payload_size(&self) -> u16 {
         self.packet_size.max(MIN_UDP_PAYLOAD_BYTES)
+    }
+
+    /// Bytes that may be under way at first, where that must differ from the default.
+    ///
+    /// quinn-proto's default is 12,000 whatever the packets' size, and it never sends a packet that
+    /// is larger than the window; RFC 9002 (section 7.2) has room for two.
+    pub fn initial_window(&self) -> Option<u64> {
+        let two = 2 * u64::from(self.packet_size);
+        (two > DEFAULT_INITIAL_WINDOW_BYTES).then_some(two)
+    }
+
+    /// Whether more than one packet can go into one send at all. Where not, quinn would try, and
+    /// the kernel refuse.
+    pub fn segmentation_offload(&self) -> bool {
+        2 * usize::from(self.packet_size) <= MAX_SEND_BYTES
     }
 
     /// TLS for a server; `own` is what the stack takes when it is left its own defaults.

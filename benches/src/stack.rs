@@ -116,6 +116,10 @@ macro_rules! impl_quinn_names {
             if settings.own_defaults {
                 return Ok(::std::sync::Arc::new(transport));
             }
+            let mut congestion = $library::congestion::CubicConfig::default();
+            if let Some(bytes) = settings.initial_window() {
+                congestion.initial_window(bytes);
+            }
             transport
                 .initial_mtu(settings.packet_size)
                 // Probes would cost packets and CPU, and end at a size that depends on the stack.
@@ -128,10 +132,8 @@ macro_rules! impl_quinn_names {
                 .max_idle_timeout(Some(IDLE_TIMEOUT.try_into()?))
                 .keep_alive_interval(None)
                 .ack_frequency_config(None)
-                .congestion_controller_factory(::std::sync::Arc::new(
-                    $library::congestion::CubicConfig::default(),
-                ))
-                .enable_segmentation_offload(true);
+                .congestion_controller_factory(::std::sync::Arc::new(congestion))
+                .enable_segmentation_offload(settings.segmentation_offload());
             Ok(::std::sync::Arc::new(transport))
         }
 

@@ -47,7 +47,7 @@ pub(crate) fn describe() -> Result<Value> {
         "date": ask("date", &["-u", "+%Y-%m-%d %H:%M UTC"]).ok(),
         "processor": field(&file("/proc/cpuinfo"), "model name"),
         "processors": thread::available_parallelism().map(usize::from).ok(),
-        "memory": field(&file("/proc/meminfo"), "MemTotal"),
+        "memory": field(&file("/proc/meminfo"), "MemTotal").map(|total| gibibytes(&total)),
         "kernel": kernel(&file("/proc/sys/kernel/osrelease")),
         // What else was going on: a figure above the two that we start means a busy machine.
         "load_before": file("/proc/loadavg").split(' ').take(2).collect::<Vec<_>>().join(" "),
@@ -55,6 +55,14 @@ pub(crate) fn describe() -> Result<Value> {
         "commit": commit.map(|commit| if changed { commit + " and changes" } else { commit }),
         "packages": versions.join(", "),
     }))
+}
+
+/// `16384000 kB` for a reader.
+fn gibibytes(total: &str) -> String {
+    match total.strip_suffix(" kB").map(str::parse::<f64>) {
+        Some(Ok(kibibytes)) => format!("{:.1} GiB", kibibytes / f64::from(1 << 20)),
+        _ => total.to_owned(),
+    }
 }
 
 /// The kernel's version without the name of whoever built it, which says nothing to others.
@@ -89,6 +97,12 @@ mod tests {
     fn the_path_maximum_is_what_headers_leave() {
         assert_eq!(payload(1_500), 1_472);
         assert_eq!(payload(65_536), 65_507);
+    }
+
+    #[test]
+    fn memory_is_readable() {
+        assert_eq!(gibibytes("24684092 kB"), "23.5 GiB");
+        assert_eq!(gibibytes("much"), "much");
     }
 
     #[test]

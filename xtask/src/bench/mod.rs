@@ -22,7 +22,7 @@ mod results;
 mod targets;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -134,12 +134,13 @@ fn publish(options: &Options, parts: &[String]) -> Result<()> {
 
 /// Fails if something of ours is missing. That rivals are is only said.
 fn finish(report: &Option<Report>) -> Result<()> {
-    let ours: Vec<_> = report
+    let ours: BTreeSet<_> = report
         .iter()
         .flat_map(Report::missing_subjects)
         .filter(|name| name.starts_with(OURS_PREFIX))
         .collect();
     if !ours.is_empty() {
+        let ours: Vec<_> = ours.into_iter().collect();
         bail!(
             "not everything of ours could be measured: {}",
             ours.join(", ")

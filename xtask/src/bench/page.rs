@@ -185,16 +185,16 @@ const INTRODUCTION: &str = "\
 
 What polyquic costs next to other QUIC stacks, side by side on one machine. This page is written by
 `cargo xtask bench --page` from the files in [benchmarks](benchmarks); the last section is written by
-hand. To reproduce all of it (results, plots and page):
+hand. To reproduce all of it (results, plots and page; `cargo xtask bench --publish all --dry-run` says
+how long it takes):
 
 ```console
-$ cargo xtask bench --publish all
-$ cargo xtask icount --update
-$ cargo xtask bench --page
+$ cargo xtask icount --update && cargo xtask bench --publish all
 ```
 
 **A ratio above 1 is better, whatever the metric.** A ratio is to `quinn-tokio` in the same rounds:
-the median of the rounds' ratios, with the lowest and the highest in parentheses.
+the median of the rounds' ratios, with the lowest and the highest in parentheses. For what runs on
+several threads, the ratio to `quinn-tokio-multi` follows in them.
 ";
 
 const TARGETS: &str = "
@@ -438,7 +438,7 @@ fn cell(row: &Row) -> String {
         Some(ratio) if row.subject != BASELINE => {
             let multi = match row.ratio_multi {
                 Some(multi) if row.subject != BASELINE_MULTI => {
-                    format!("; {:.2} × quinn’s", multi.median)
+                    format!("; to multi {:.2}", multi.median)
                 }
                 _ => String::new(),
             };
@@ -601,7 +601,7 @@ mod tests {
             "<!-- cargo xtask bench --page docs/benchmarks/example.json -->\n# Measured",
             "| `polyquic-smol` | 12.0, **1.50** (1.46–1.54) |",
             "| `quinn-tokio` | 8.00 (7.60–8.40) |",
-            "| `polyquic-tokio-multi` | 10.8, **1.35** (1.31–1.39; 2.70 × quinn’s) |",
+            "| `polyquic-tokio-multi` | 10.8, **1.35** (1.31–1.39; to multi 2.70) |",
             "- processor: one & only",
             "Settings of both sides of every subject: tls: t.",
             "- `polyquic-smol`: differs by: d",
