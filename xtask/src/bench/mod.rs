@@ -101,6 +101,9 @@ fn compare(options: &Options, old: &Path, new: Option<&Path>) -> Result<()> {
     };
     let comparison = Comparison::of(&old, &new);
     print!("{}", comparison.table());
+    if comparison.changes.is_empty() {
+        bail!("the two have nothing in common");
+    }
     if let (Some(limit), Some(worst)) = (options.fail_below, comparison.worst())
         && worst < limit
     {
