@@ -14,8 +14,15 @@
 //! words `snapshot` and `stop` on standard input. A peer whose standard input ends exits, so that
 //! none outlives its driver.
 //!
-//! What this is not: a load generator for real networks. There is no loss, no delay and no
-//! competing traffic on loopback; it measures what the software costs.
+//! Two workloads have a third process: `loss` a [`relay`] between the two, which the driver starts,
+//! and `storm` the [arriving clients](storm), which the client starts. Both are this same program.
+//!
+//! A workload that promises something checks it: that sessions were resumed, that 0-RTT was
+//! accepted, that datagrams were lost, that connections kept themselves alive, that handshakes
+//! arrived at their rate. Where it was otherwise, the measurement fails and says so.
+//!
+//! What this is not: a load generator for real networks. There is no delay, no competing traffic
+//! and, but for `loss`, no loss on loopback; it measures what the software costs.
 
 #![forbid(unsafe_code)]
 
@@ -23,7 +30,10 @@ pub mod client;
 pub mod options;
 pub mod peer;
 pub mod probe;
+pub mod relay;
 pub mod server;
 pub mod settings;
 pub mod stack;
+pub mod storm;
+pub mod tickets;
 pub mod workload;

@@ -4,27 +4,31 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
-use crate::workload::Workload;
+use crate::{settings::MAX_PACKET_BYTES, workload::Workload};
 
 /// What a peer prints when asked how to use it.
 pub const HELP: &str = "\
-One side of a measurement; `cargo xtask bench` starts both and does the arithmetic.
+One side of a measurement; `cargo xtask bench` starts both and does the arithmetic. A relay is what
+`loss` has between the two; a storm is started by the client of that workload.
 
 usage: PEER server [--listen ADDRESS] [options]
        PEER client --connect ADDRESS [options]
+       PEER relay --connect ADDRESS [--listen ADDRESS] [--seed N]
+       PEER storm --connect ADDRESS --workload storm [options]
        PEER subjects
 
   --subject NAME        what to run it on; `subjects` lists them
   --workload NAME       what to do (default: download)
   --seconds N           how long to measure (default: 2)
   --warmup N            seconds before that (default: 0.3)
-  --connections N       overrides the number of connections of `memory`
+  --connections N       overrides the number of connections of `memory`, `idle`
   --workers N           threads of a multi-threaded executor (default: 2)
-  --packet-size N       UDP payload of a full packet (default: 1452)
+  --packet-size N       UDP payload of a full packet; max is 65507 (default: 1452)
   --provider NAME       aws-lc-rs or ring, with equal settings; or own-defaults, with what each
                         stack has by default (default: aws-lc-rs)
   --identity DIRECTORY  certificate and key, made on first use (default: target/bench-identity)
   --cores LIST          processors to run on, such as 0 or 0,1 (default: all)
+  --seed N              decides which datagrams a relay loses (default: 0)
   --detached            do not read standard input; the client stops by itself, the server never
 ";
 
@@ -38,6 +42,18 @@ pub enum Role {
     },
     /// Connects, measures and exits.
     Client {
+        /// Where the server listens.
+        server: SocketAddr,
+    },
+    /// Passes datagrams on, but not all.
+    Relay {
+        /// Where it expects the client.
+        listen: SocketAddr,
+        /// Where the server listens.
+        server: SocketAddr,
+    },
+    /// Connects again and again, measuring nothing.
+    Storm {
         /// Where the server listens.
         server: SocketAddr,
     },
@@ -66,6 +82,8 @@ pub struct Options {
     pub identity: PathBuf,
     /// Processors to run on; all if empty.
     pub cores: Vec<usize>,
+    /// Decides which datagrams a relay loses.
+    pub seed: u64,
     /// Whether to leave standard input alone.
     pub detached: bool,
 }
@@ -88,6 +106,7 @@ impl Options {
             provider: "aws-lc-rs".into(),
             identity: "target/bench-identity".into(),
             cores: Vec::new(),
+            seed: 0,
             detached: false,
         };
         while let Some(name) = arguments.next() {
@@ -108,9 +127,11 @@ impl Options {
                     "--warmup" => options.warmup = Duration::try_from_secs_f64(value.parse()?)?,
                     "--connections" => connections = Some(value.parse()?),
                     "--workers" => options.workers = value.parse()?,
+                    "--packet-size" if value == "max" => options.packet_size = MAX_PACKET_BYTES,
                     "--packet-size" => options.packet_size = value.parse()?,
                     "--provider" => options.provider = value.clone(),
                     "--identity" => options.identity = value.clone().into(),
+                    "--seed" => options.seed = value.parse()?,
                     "--cores" => {
                         options.cores =
                             value.split(',').map(str::parse).collect::<Result<_, _>>()?;
@@ -121,18 +142,42 @@ impl Options {
             })()
             .with_context(|| format!("{name} {value}"))?;
         }
+        let server = server.context("--connect is needed");
         options.role = match &*role {
             "server" => Role::Server { listen },
-            "client" => Role::Client {
-                server: server.context("client needs --connect")?,
+            "client" => Role::Client { server: server? },
+            "relay" => Role::Relay {
+                listen,
+                server: server?,
             },
-            _ => bail!("the first argument is server, client or subjects"),
+            "storm" => Role::Storm { server: server? },
+            _ => bail!("the first argument is server, client, relay, storm or subjects"),
         };
-        if let (Some(count), Workload::Memory { connections }) =
+        if let (Some(count), Workload::Memory { connections } | Workload::Idle { connections }) =
             (connections, &mut options.workload)
         {
             *connections = count;
         }
         Ok(options)
+    }
+
+    /// Arguments by which another process of this program gets what matters to it.
+    pub(crate) fn common_arguments(&self) -> Vec<String> {
+        let cores: Vec<_> = self.cores.iter().map(ToString::to_string).collect();
+        let mut arguments = vec![
+            ("--subject", self.subject.clone()),
+            ("--workload", self.workload.to_string()),
+            ("--workers", self.workers.to_string()),
+            ("--packet-size", self.packet_size.to_string()),
+            ("--provider", self.provider.clone()),
+            ("--identity", self.identity.to_string_lossy().into_owned()),
+        ];
+        if !cores.is_empty() {
+            arguments.push(("--cores", cores.join(",")));
+        }
+        arguments
+            .into_iter()
+            .flat_map(|(name, value)| [name.to_owned(), value])
+            .collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{env, fs, process::ExitCode, sync::Arc};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::{Pid, setsid},
@@ -13,13 +13,18 @@ use crate::{
     client,
     options::{HELP, Options, Role},
     probe::{Probe, emit},
-    server,
+    relay, server,
     settings::Settings,
     stack::Stack,
+    storm,
+    workload::Workload,
 };
 
 /// As a nice value; enough to win against builds, and not the highest, which a machine may need.
 const GROUP_PRIORITY: &str = "-15";
+/// For a process that shares a processor with one that measures and must not be in its way, but
+/// still has to get on in spite of what else runs on the machine. A third of the other's weight.
+const BACKGROUND_PRIORITY: &str = "-10";
 
 /// A process that is about to play its part.
 #[derive(Clone)]
@@ -52,6 +57,13 @@ impl Peer {
             Role::Client { server } => {
                 client::run(stack, &self.options, &self.settings, self.probe, server).await
             }
+            Role::Storm { server } => {
+                let Workload::Storm { rate, .. } = self.options.workload else {
+                    bail!("{} has no storm", self.options.workload);
+                };
+                storm::run(stack, &self.settings, self.probe, server, rate).await
+            }
+            Role::Relay { .. } => bail!("a relay runs on no stack"),
         }
     }
 }
@@ -84,24 +96,36 @@ pub fn main(subjects: &[(&str, Start)]) -> ExitCode {
 }
 
 fn start(subjects: &[(&str, Start)], options: Options) -> Result<()> {
-    let (_, start) = subjects
-        .iter()
-        .find(|(name, _)| *name == options.subject)
-        .with_context(|| format!("this program has no subject {:?}", options.subject))?;
     // Before any thread exists, so that all of them inherit it.
     pin(&options.cores).context("--cores")?;
-    let scheduling = if raise_priority() {
+    let priority = match options.role {
+        Role::Storm { .. } => BACKGROUND_PRIORITY,
+        _ => GROUP_PRIORITY,
+    };
+    let scheduling = if set_priority(priority) {
         "raised priority"
     } else {
         "ordinary priority"
     };
-    let settings = Settings::load(&options.identity, &options.provider, options.packet_size)?;
+    let settings = Settings::load(
+        &options.identity,
+        &options.provider,
+        options.packet_size,
+        options.workload,
+    )?;
     let probe = Probe::new();
     if options.detached {
         probe.without_driver();
     } else {
         probe.listen_to_driver();
     }
+    if let Role::Relay { listen, server } = options.role {
+        return relay::run(&settings, &probe, listen, server, options.seed);
+    }
+    let (_, start) = subjects
+        .iter()
+        .find(|(name, _)| *name == options.subject)
+        .with_context(|| format!("this program has no subject {:?}", options.subject))?;
     start(Peer {
         options: Arc::new(options),
         settings,
@@ -126,8 +150,8 @@ fn pin(cores: &[usize]) -> Result<()> {
 /// A session of its own is a scheduling group of its own on Linux. Within a group with others,
 /// a process with two threads would get twice the share of one with a single thread, and on a
 /// busy machine that would decide the comparison.
-fn raise_priority() -> bool {
+fn set_priority(nice: &str) -> bool {
     // Fails for the leader of a session, which has one already.
     let _ = setsid();
-    fs::write("/proc/self/autogroup", GROUP_PRIORITY).is_ok()
+    fs::write("/proc/self/autogroup", nice).is_ok()
 }

@@ -1,7 +1,7 @@
 //! What a peer knows about itself: work done, processor time and memory.
 
 use std::{
-    fs,
+    fmt, fs,
     io::{self, BufRead, Write},
     process,
     sync::{
@@ -30,10 +30,14 @@ pub struct Snapshot {
     pub system: Duration,
     /// Application bytes received.
     pub bytes: u64,
+    /// Things begun, where that is counted.
+    pub begun: u64,
     /// Requests, round trips or handshakes completed.
     pub operations: u64,
     /// Memory that is resident.
     pub resident_bytes: u64,
+    /// UDP payload of the full packets of a connection, where the stack tells.
+    pub packet_size: Option<u64>,
 }
 
 impl Snapshot {
@@ -43,8 +47,10 @@ impl Snapshot {
             "user": self.user.as_secs_f64(),
             "system": self.system.as_secs_f64(),
             "bytes": self.bytes,
+            "begun": self.begun,
             "operations": self.operations,
             "resident": self.resident_bytes,
+            "packet_size": self.packet_size,
         })
     }
 }
@@ -62,9 +68,23 @@ pub struct Probe {
     started: Instant,
     phase: AtomicU8,
     bytes: AtomicU64,
+    begun: AtomicU64,
     operations: AtomicU64,
     stop_wanted: Mutex<bool>,
     stop_signal: Condvar,
+    packet_size: Mutex<PacketSize>,
+}
+
+/// Asks a connection for the size of its packets.
+#[derive(Default)]
+struct PacketSize(Option<Box<dyn Fn() -> Option<u64> + Send>>);
+
+impl fmt::Debug for PacketSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PacketSize")
+            .field(&self.0.is_some())
+            .finish()
+    }
 }
 
 impl Probe {
@@ -74,15 +94,27 @@ impl Probe {
             started: Instant::now(),
             phase: AtomicU8::new(WARMING_UP),
             bytes: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             operations: AtomicU64::new(0),
             stop_wanted: Mutex::new(false),
             stop_signal: Condvar::new(),
+            packet_size: Mutex::default(),
         })
+    }
+
+    /// Sets what each snapshot asks for the size of packets; the last of several counts.
+    pub fn watch_packet_size(&self, ask: impl Fn() -> Option<u64> + Send + 'static) {
+        lock(&self.packet_size).0 = Some(Box::new(ask));
     }
 
     /// Counts application bytes that arrived.
     pub fn received(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Counts one thing begun, where it matters how many of them are completed.
+    pub fn began(&self) {
+        self.begun.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts one thing done.
@@ -116,8 +148,10 @@ impl Probe {
             user: time(usage.map(|usage| usage.user_time())),
             system: time(usage.map(|usage| usage.system_time())),
             bytes: self.bytes.load(Ordering::Relaxed),
+            begun: self.begun.load(Ordering::Relaxed),
             operations: self.operations.load(Ordering::Relaxed),
             resident_bytes: resident_bytes(),
+            packet_size: lock(&self.packet_size).0.as_ref().and_then(|ask| ask()),
         }
     }
 
@@ -179,9 +213,9 @@ impl Probe {
     }
 }
 
-/// A flag cannot be left half-written by a thread that panicked.
-fn lock(flag: &Mutex<bool>) -> MutexGuard<'_, bool> {
-    flag.lock().unwrap_or_else(PoisonError::into_inner)
+/// Nothing here can be left half-written by a thread that panicked.
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Writes one line to the driver.

@@ -1,6 +1,12 @@
 //! The server's part of each workload.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -45,7 +51,12 @@ pub(crate) async fn run<S: Stack>(
         let (tasks, probe) = (stack.clone(), probe.clone());
         stack.spawn(async move {
             // A client that goes away ends its connection; what it measured is its own affair.
-            let Ok(connection) = <S::Endpoint as Endpoint>::handshake(incoming).await else {
+            let accepted = if matches!(workload, Workload::ZeroRtt { .. }) {
+                <S::Endpoint as Endpoint>::handshake_early(incoming).await
+            } else {
+                <S::Endpoint as Endpoint>::handshake(incoming).await
+            };
+            let Ok(connection) = accepted else {
                 return;
             };
             probe.completed();
@@ -63,17 +74,38 @@ async fn serve<S: Stack, C: Connection>(
 ) {
     if matches!(
         workload,
-        Workload::Handshakes { .. } | Workload::Memory { .. }
+        Workload::Handshakes { .. }
+            | Workload::Resumed { .. }
+            | Workload::Memory { .. }
+            | Workload::Idle { .. }
     ) {
         connection.closed().await;
         return;
     }
+    if matches!(workload, Workload::Download { .. }) {
+        let connection = connection.clone();
+        probe.watch_packet_size(move || connection.packet_size());
+    }
+    let datagrams = Arc::new(AtomicU64::new(0));
+    if matches!(workload, Workload::Datagrams) {
+        let (connection, count, probe) = (connection.clone(), datagrams.clone(), probe.clone());
+        stack.spawn(async move {
+            while let Ok(datagram) = connection.read_datagram().await {
+                probe.received(datagram.len());
+                probe.completed();
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
     while let Ok((send, recv)) = connection.accept_bi().await {
         let probe = probe.clone();
         match workload {
-            Workload::Download { .. } => stack.spawn(ended(source(send, recv))),
+            Workload::Download { .. } | Workload::Loss => stack.spawn(ended(source(send, recv))),
             Workload::Upload { .. } => stack.spawn(ended(sink(recv, probe))),
-            Workload::Requests { .. } => stack.spawn(ended(respond(send, recv, probe))),
+            Workload::Requests { .. } | Workload::ZeroRtt { .. } => {
+                stack.spawn(ended(respond(send, recv, probe)));
+            }
+            Workload::Datagrams => stack.spawn(ended(tell(send, datagrams.clone()))),
             _ => stack.spawn(ended(echo(send, recv))),
         }
     }
@@ -114,6 +146,13 @@ async fn respond(
     send.finish()?;
     probe.completed();
     Ok(())
+}
+
+/// How many datagrams have come on this connection.
+async fn tell(mut send: impl SendStream, count: Arc<AtomicU64>) -> Result<()> {
+    send.write_all(&count.load(Ordering::Relaxed).to_be_bytes())
+        .await?;
+    send.finish()
 }
 
 async fn echo(mut send: impl SendStream, mut recv: impl RecvStream) -> Result<()> {

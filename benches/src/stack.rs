@@ -2,14 +2,17 @@
 //!
 //! Kept thin on purpose: a method here is one call of the stack's public API, so that what is
 //! measured is the stack and not this crate. A stack whose API blocks implements it just as well,
-//! with futures that never wait and a `spawn` that starts a thread.
+//! with futures that never wait and a `spawn` that starts a thread. What only some workloads need
+//! has a default that fails and says that the stack does not have it, so that it is reported as
+//! missing there and not as something else.
 
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use bytes::Bytes;
+pub use futures_util::future::BoxFuture;
 
-use crate::settings::Settings;
+use crate::{settings::Settings, tickets::Tickets};
 
 /// A QUIC implementation together with the executor that it runs on.
 pub trait Stack: Clone + Send + Sync + 'static {
@@ -52,6 +55,32 @@ pub trait Endpoint: Clone + Send + Sync + 'static {
 
     /// The client's part of the handshake, as `localhost`.
     fn connect(&self, server: SocketAddr) -> impl Future<Output = Result<Self::Connection>> + Send;
+
+    /// Waits until the next connection of this client's can resume a session without taking the
+    /// ticket of another, for stacks whose [`connect`](Self::connect) resumes sessions.
+    ///
+    /// `tickets` is where those are that use [`Settings::client_tls`]; others keep their own.
+    fn ticket(&self, tickets: &Tickets) -> impl Future<Output = Result<()>> + Send {
+        let _ = tickets;
+        async { bail!("this stack has no session resumption here") }
+    }
+
+    /// Connects with a session ticket and does not wait for the handshake, which is an error where
+    /// 0-RTT is impossible; the second future says whether the server accepted it.
+    fn connect_early(
+        &self,
+        server: SocketAddr,
+    ) -> impl Future<Output = Result<(Self::Connection, BoxFuture<'static, bool>)>> + Send {
+        let _ = server;
+        async { bail!("this stack has no 0-RTT here") }
+    }
+
+    /// The server's part of the handshake up to where 0-RTT data can be read and answered.
+    fn handshake_early(
+        incoming: Self::Incoming,
+    ) -> impl Future<Output = Result<Self::Connection>> + Send {
+        Self::handshake(incoming)
+    }
 }
 
 /// An established connection.
@@ -74,6 +103,34 @@ pub trait Connection: Clone + Send + Sync + 'static {
 
     /// Waits until the connection is closed, by whichever side.
     fn closed(&self) -> impl Future<Output = ()> + Send;
+
+    /// Hands over an unreliable datagram (RFC 9221), waiting while there is no room for it.
+    fn send_datagram(&self, data: Bytes) -> impl Future<Output = Result<()>> + Send {
+        let _ = data;
+        async { bail!("this stack has no datagrams here") }
+    }
+
+    /// Waits for an unreliable datagram.
+    fn read_datagram(&self) -> impl Future<Output = Result<Bytes>> + Send {
+        async { bail!("this stack has no datagrams here") }
+    }
+
+    /// Whether this connection resumed a session, for stacks without [`Settings::client_tls`],
+    /// where that is known from certificates that were not looked at.
+    fn resumed(&self) -> Option<bool> {
+        None
+    }
+
+    /// UDP payload of a full packet at present, where the stack tells: stacks reduce it when they
+    /// think that larger packets do not arrive.
+    fn packet_size(&self) -> Option<u64> {
+        None
+    }
+
+    /// UDP datagrams sent so far, where the stack counts them.
+    fn packets_sent(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The sending half of a stream.
@@ -108,17 +165,20 @@ macro_rules! impl_quinn_names {
     ($library:ident) => {
         fn transport_config(
             settings: &$crate::settings::Settings,
+            keep_alive: Option<::std::time::Duration>,
         ) -> ::anyhow::Result<::std::sync::Arc<$library::TransportConfig>> {
             use $crate::settings::{
-                IDLE_TIMEOUT, SEND_WINDOW_BYTES, STREAM_RECEIVE_WINDOW_BYTES, STREAMS,
+                DATAGRAM_RECEIVE_BUFFER_BYTES, DATAGRAM_SEND_BUFFER_BYTES, IDLE_TIMEOUT,
+                SEND_WINDOW_BYTES, STREAM_RECEIVE_WINDOW_BYTES, STREAMS,
             };
             let mut transport = $library::TransportConfig::default();
+            transport.keep_alive_interval(keep_alive);
             if settings.own_defaults {
                 return Ok(::std::sync::Arc::new(transport));
             }
-            let mut congestion = $library::congestion::CubicConfig::default();
+            let mut cubic = $library::congestion::CubicConfig::default();
             if let Some(bytes) = settings.initial_window() {
-                congestion.initial_window(bytes);
+                cubic.initial_window(bytes);
             }
             transport
                 .initial_mtu(settings.packet_size)
@@ -130,9 +190,10 @@ macro_rules! impl_quinn_names {
                 .max_concurrent_bidi_streams(STREAMS.into())
                 .max_concurrent_uni_streams(STREAMS.into())
                 .max_idle_timeout(Some(IDLE_TIMEOUT.try_into()?))
-                .keep_alive_interval(None)
+                .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE_BUFFER_BYTES))
+                .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER_BYTES)
                 .ack_frequency_config(None)
-                .congestion_controller_factory(::std::sync::Arc::new(congestion))
+                .congestion_controller_factory(::std::sync::Arc::new(cubic))
                 .enable_segmentation_offload(settings.segmentation_offload());
             Ok(::std::sync::Arc::new(transport))
         }
@@ -143,7 +204,7 @@ macro_rules! impl_quinn_names {
             use $library::crypto::rustls::QuicServerConfig;
             let tls = QuicServerConfig::try_from(settings.server_tls(own_provider())?)?;
             let mut config = $library::ServerConfig::with_crypto(::std::sync::Arc::new(tls));
-            config.transport_config(transport_config(settings)?);
+            config.transport_config(transport_config(settings, None)?);
             Ok(config)
         }
 
@@ -153,7 +214,7 @@ macro_rules! impl_quinn_names {
             use $library::crypto::rustls::QuicClientConfig;
             let tls = QuicClientConfig::try_from(settings.client_tls(own_provider())?)?;
             let mut config = $library::ClientConfig::new(::std::sync::Arc::new(tls));
-            config.transport_config(transport_config(settings)?);
+            config.transport_config(transport_config(settings, settings.keep_alive)?);
             Ok(config)
         }
 
@@ -191,6 +252,31 @@ macro_rules! impl_quinn_names {
             ) -> ::anyhow::Result<Self::Connection> {
                 Ok(Established(self.0.connect(server, "localhost")?.await?))
             }
+
+            async fn ticket(&self, tickets: &$crate::tickets::Tickets) -> ::anyhow::Result<()> {
+                tickets.reserve().await;
+                Ok(())
+            }
+
+            async fn connect_early(
+                &self,
+                server: ::std::net::SocketAddr,
+            ) -> ::anyhow::Result<(Self::Connection, $crate::stack::BoxFuture<'static, bool>)> {
+                let connecting = self.0.connect(server, "localhost")?;
+                let Ok((connection, accepted)) = connecting.into_0rtt() else {
+                    ::anyhow::bail!("a connection without a ticket that permits 0-RTT");
+                };
+                Ok((Established(connection), ::std::boxed::Box::pin(accepted)))
+            }
+
+            async fn handshake_early(
+                incoming: Self::Incoming,
+            ) -> ::anyhow::Result<Self::Connection> {
+                let Ok((connection, _)) = incoming.accept()?.into_0rtt() else {
+                    ::anyhow::bail!("a server that cannot use a connection early");
+                };
+                Ok(Established(connection))
+            }
         }
 
         /// What both libraries call a connection.
@@ -217,6 +303,22 @@ macro_rules! impl_quinn_names {
 
             async fn closed(&self) {
                 self.0.closed().await;
+            }
+
+            async fn send_datagram(&self, data: ::bytes::Bytes) -> ::anyhow::Result<()> {
+                Ok(self.0.send_datagram_wait(data).await?)
+            }
+
+            async fn read_datagram(&self) -> ::anyhow::Result<::bytes::Bytes> {
+                Ok(self.0.read_datagram().await?)
+            }
+
+            fn packet_size(&self) -> Option<u64> {
+                Some(self.0.stats().path.current_mtu.into())
+            }
+
+            fn packets_sent(&self) -> Option<u64> {
+                Some(self.0.stats().udp_tx.datagrams)
             }
         }
 

@@ -27,14 +27,65 @@ pub enum Workload {
     /// 64 bytes there and back on one stream, one at a time.
     Latency,
     /// Full handshakes (no resumption), each followed by a close, so many at a time.
+    ///
+    /// A handshake is over for the client when it can use the connection, which is before the
+    /// server knows; closing at once is part of it, and so is what an endpoint does with the
+    /// remains of connections that were closed within the last few probe timeouts.
     Handshakes {
         /// Handshakes under way at any moment.
         concurrency: usize,
     },
-    /// Connections that do nothing but exist.
+    /// The same with a session resumed in each.
+    ///
+    /// A client needs a ticket for each connection, and gets those of a connection after its
+    /// handshake, so each is closed as soon as there is a ticket for the next. The time in the
+    /// percentiles is that of the handshake alone; rate and processor time have all of it.
+    Resumed {
+        /// Connections at any moment.
+        concurrency: usize,
+    },
+    /// Connections that each send 128 bytes in 0-RTT and are closed when 1 KiB has come back and
+    /// there is a ticket for the next.
+    ///
+    /// The server reads and answers before its handshake is complete. The time in the percentiles
+    /// is that from wanting to connect to having all of the answer.
+    ZeroRtt {
+        /// Connections at any moment.
+        concurrency: usize,
+    },
+    /// Unreliable datagrams (RFC 9221) from the client to the server, as many as the connection's
+    /// congestion control lets through.
+    Datagrams,
+    /// Connections that do nothing but exist: how much memory each adds on either side.
+    ///
+    /// What counts is the growth of resident memory (`Rss` of `/proc/self/smaps_rollup`) from 64
+    /// connections on, half a second after the last handshake. So it includes what the allocator
+    /// holds but does not use, as the peak of the handshakes leaves it, and excludes what an
+    /// endpoint needs once.
     Memory {
         /// Connections counted.
         connections: usize,
+    },
+    /// Connections that only keep themselves alive, by a packet each second from the client.
+    ///
+    /// Measured for at least five seconds, as the cost is small. Their clocks are as far apart as
+    /// their handshakes were, which spread over part of a second.
+    Idle {
+        /// Connections held.
+        connections: usize,
+    },
+    /// A download on one stream through a relay that loses and delays datagrams in both
+    /// directions; see [`relay`](crate::relay).
+    Loss,
+    /// Round trips of 64 bytes on one stream, a millisecond after each other, while full handshakes
+    /// arrive at the server at a fixed rate from a process of their own; see
+    /// [`storm`](crate::storm).
+    Storm {
+        /// Handshakes begun in each second.
+        rate: u32,
+        /// Whether the server has an RSA-4096 key, which takes it milliseconds to sign with,
+        /// instead of one on P-256.
+        rsa: bool,
     },
 }
 
@@ -79,7 +130,26 @@ impl Workload {
         ("requests", Self::Requests { concurrency: 64 }),
         ("latency", Self::Latency),
         ("handshakes", Self::Handshakes { concurrency: 16 }),
+        ("resumed", Self::Resumed { concurrency: 16 }),
+        ("zero-rtt", Self::ZeroRtt { concurrency: 16 }),
+        ("datagrams", Self::Datagrams),
         ("memory", Self::Memory { connections: 2_000 }),
+        ("idle", Self::Idle { connections: 2_000 }),
+        ("loss", Self::Loss),
+        (
+            "storm",
+            Self::Storm {
+                rate: 500,
+                rsa: false,
+            },
+        ),
+        (
+            "storm-rsa",
+            Self::Storm {
+                rate: 100,
+                rsa: true,
+            },
+        ),
     ];
 }
 

@@ -60,8 +60,18 @@ fn all_workloads(program: &str) {
             let mut server = Peer::start(program, &[&["server"][..], &common].concat());
             let ready = server.message();
             assert_eq!(ready["event"], "ready", "{subject} {workload}: {ready}");
+            let mut address = ready["address"].as_str().unwrap().to_owned();
+            // What relays is ended after the client.
+            let _relay = (*workload == "loss").then(|| {
+                let arguments = [&["relay", "--connect", &address][..], &common].concat();
+                let mut relay = Peer::start(program, &arguments);
+                let ready = relay.message();
+                assert_eq!(ready["event"], "ready", "{subject} {workload}: {ready}");
+                ready["address"].as_str().unwrap().clone_into(&mut address);
+                relay
+            });
             let mut arguments = [&["client"][..], &common].concat();
-            arguments.extend(["--connect", ready["address"].as_str().unwrap()]);
+            arguments.extend(["--connect", &address]);
             arguments.extend([
                 "--seconds",
                 "0.05",

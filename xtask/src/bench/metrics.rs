@@ -2,7 +2,18 @@
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{pair::Measurement, report::Case};
+use super::{
+    pair::{Measurement, Snapshot},
+    report::Case,
+};
+
+/// What leaves each stack its own packet size.
+const OWN_DEFAULTS: &str = "own-defaults";
+/// A relay that lost less or more of a download's datagrams than that did not do its part; it is
+/// meant to lose 1 %, and a few hundred datagrams may have more or less luck.
+const PLAUSIBLE_LOSS: std::ops::RangeInclusive<f64> = 0.002..=0.05;
+/// Too few to have had any loss.
+const MIN_RELAYED: f64 = 200.0;
 
 /// One kind of figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,38 +71,56 @@ impl Measurement {
                 client.cpu / client.elapsed / rate,
             )
         };
-        let percentile = |name: &str| {
+        let of_client = |name: &str| {
             self.done[name]
                 .as_f64()
                 .with_context(|| format!("no {name} from the client"))
         };
         match &*case.workload {
-            "download" | "upload" | "download-streams" | "upload-streams" | "connections" => {
+            "download" | "upload" | "download-streams" | "upload-streams" | "connections"
+            | "loss" => {
                 // Whoever receives knows what has arrived.
-                let receiver = if case.workload.starts_with("upload") {
-                    server
+                let (receiver, sender) = if case.workload.starts_with("upload") {
+                    (server, client)
                 } else {
-                    client
+                    (client, server)
                 };
+                // Loss may well make a stack think that its packets are too large.
+                if case.workload != "loss" {
+                    check_packet_size(sender, case)?;
+                }
                 let rate = receiver.bytes / receiver.elapsed;
                 ensure!(rate > 0.0, "nothing was transferred");
                 let (server_cpu, client_cpu) = cpu_per(rate);
-                Ok(vec![
-                    (Metric::more("throughput", "Gbit/s"), rate * 8.0 / 1e9),
+                // What loss leaves of a fast network is better said in smaller units.
+                let throughput = if case.workload == "loss" {
+                    (Metric::more("throughput", "Mbit/s"), rate * 8.0 / 1e6)
+                } else {
+                    (Metric::more("throughput", "Gbit/s"), rate * 8.0 / 1e9)
+                };
+                let mut metrics = vec![
+                    throughput,
                     (Metric::less("server_cpu_per_byte", "ns"), server_cpu * 1e9),
                     (Metric::less("client_cpu_per_byte", "ns"), client_cpu * 1e9),
-                ])
+                ];
+                if case.workload == "loss" {
+                    metrics.push((Metric::less("lost", "%"), self.lost_share()? * 100.0));
+                }
+                Ok(metrics)
             }
-            "requests" | "latency" | "handshakes" => {
+            "requests" | "latency" | "handshakes" | "resumed" | "zero-rtt" => {
                 let rate = client.operations / client.elapsed;
                 ensure!(rate > 0.0, "nothing was completed");
                 let (server_cpu, client_cpu) = cpu_per(rate);
                 let percentiles = [
-                    (Metric::less("p50", "µs"), percentile("p50")?),
-                    (Metric::less("p99", "µs"), percentile("p99")?),
+                    (Metric::less("p50", "µs"), of_client("p50")?),
+                    (Metric::less("p99", "µs"), of_client("p99")?),
                 ];
                 let (server_name, client_name) = match &*case.workload {
-                    "handshakes" => ("server_cpu_per_handshake", "client_cpu_per_handshake"),
+                    "handshakes" | "resumed" => {
+                        ("server_cpu_per_handshake", "client_cpu_per_handshake")
+                    }
+                    "zero-rtt" => ("server_cpu_per_connection", "client_cpu_per_connection"),
                     _ => ("server_cpu_per_request", "client_cpu_per_request"),
                 };
                 let costs = [
@@ -104,8 +133,49 @@ impl Measurement {
                     _ => [&rate[..], &percentiles, &costs].concat(),
                 })
             }
+            "storm" | "storm-rsa" => {
+                let storm = of_client("storm_rate")?;
+                ensure!(storm > 0.0, "no handshake of the storm was completed");
+                // No processor time: the server's would be that of the handshakes.
+                Ok(vec![
+                    (Metric::less("p99", "µs"), of_client("p99")?),
+                    (Metric::less("p50", "µs"), of_client("p50")?),
+                    (Metric::more("storm_rate", "1/s"), storm),
+                ])
+            }
+            "datagrams" => {
+                check_packet_size(client, case)?;
+                let rate = server.operations / server.elapsed;
+                ensure!(rate > 0.0, "nothing arrived");
+                let (server_cpu, client_cpu) = cpu_per(rate);
+                // Of all that were sent, not only of those in the interval: this is exact.
+                let arrived = of_client("arrived")? / of_client("sent")?;
+                Ok(vec![
+                    (Metric::more("rate", "1/s"), rate),
+                    // Not the share that was lost, which has no ratio when nothing was.
+                    (Metric::more("delivered", "%"), arrived * 100.0),
+                    (
+                        Metric::less("server_cpu_per_datagram", "µs"),
+                        server_cpu * 1e6,
+                    ),
+                    (
+                        Metric::less("client_cpu_per_datagram", "µs"),
+                        client_cpu * 1e6,
+                    ),
+                ])
+            }
+            "idle" => {
+                let thousands = of_client("connections")? / 1e3;
+                let per_thousand = |side: &Snapshot| side.cpu / side.elapsed * 1e3 / thousands;
+                let (server, client) = (per_thousand(server), per_thousand(client));
+                Ok(vec![
+                    (Metric::less("cpu_per_1000", "ms/s"), server + client),
+                    (Metric::less("server_cpu_per_1000", "ms/s"), server),
+                    (Metric::less("client_cpu_per_1000", "ms/s"), client),
+                ])
+            }
             "memory" => {
-                let connections = percentile("connections")?;
+                let connections = of_client("connections")?;
                 let per_connection =
                     |bytes: f64| (bytes / 1024.0 / connections).max(f64::MIN_POSITIVE);
                 let server = per_connection(server.resident_bytes);
@@ -121,38 +191,93 @@ impl Measurement {
     }
 }
 
+impl Measurement {
+    /// Which share of the datagrams the relay lost, in both directions.
+    fn lost_share(&self) -> Result<f64> {
+        let relay = self.relay.as_ref().context("no word from the relay")?;
+        ensure!(
+            relay.begun >= MIN_RELAYED,
+            "only {} datagrams came to the relay",
+            relay.begun
+        );
+        let share = 1.0 - relay.operations / relay.begun;
+        ensure!(
+            PLAUSIBLE_LOSS.contains(&share),
+            "the relay lost {share} of {} datagrams",
+            relay.begun
+        );
+        Ok(share)
+    }
+}
+
+/// Fails if the sender went on with smaller packets: another thing was measured then than what the
+/// table says.
+fn check_packet_size(sender: &Snapshot, case: &Case) -> Result<()> {
+    if let Some(size) = sender.packet_size
+        && case.provider != OWN_DEFAULTS
+    {
+        ensure!(
+            size == u64::from(case.packet_size),
+            "the sender went from packets of {} bytes to {size}",
+            case.packet_size
+        );
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::super::pair::Snapshot;
     use super::*;
 
-    fn metric(workload: &str, name: &str) -> f64 {
-        let measurement = Measurement {
+    fn measurement() -> Measurement {
+        Measurement {
             settings: json!({}),
             server: Snapshot {
                 elapsed: 2.1,
                 cpu: 1.05,
                 bytes: 2.1e9,
+                begun: 0.0,
                 operations: 2_100.0,
                 resident_bytes: 20_480_000.0,
+                packet_size: Some(1452),
             },
             client: Snapshot {
                 elapsed: 2.0,
                 cpu: 2.0,
                 bytes: 1e9,
+                begun: 0.0,
                 operations: 1_000.0,
                 resident_bytes: 10_240_000.0,
+                packet_size: None,
             },
-            done: json!({ "p50": 3.0, "p99": 4.0, "connections": 2_000 }),
-        };
-        let case = Case {
+            relay: Some(Snapshot {
+                begun: 1_000.0,
+                operations: 990.0,
+                ..Snapshot::default()
+            }),
+            done: json!({
+                "p50": 3.0,
+                "p99": 4.0,
+                "connections": 2_000,
+                "sent": 2_000,
+                "arrived": 1_900,
+                "storm_rate": 490.0,
+            }),
+        }
+    }
+
+    fn case(workload: &str) -> Case {
+        Case {
             workload: workload.into(),
             provider: "p".into(),
             packet_size: 1452,
-        };
-        let metrics = measurement.metrics(&case).unwrap();
+        }
+    }
+
+    fn metric(workload: &str, name: &str) -> f64 {
+        let metrics = measurement().metrics(&case(workload)).unwrap();
         let found = metrics.iter().find(|(metric, _)| metric.name == name);
         found
             .unwrap_or_else(|| panic!("no {name} in {metrics:?}"))
@@ -183,6 +308,41 @@ mod tests {
     fn memory_is_that_of_the_larger_side() {
         assert_close(metric("memory", "memory"), 10.0);
         assert_close(metric("memory", "client_memory"), 5.0);
+    }
+
+    #[test]
+    fn datagrams_are_those_that_arrived() {
+        assert_close(metric("datagrams", "rate"), 1_000.0);
+        assert_close(metric("datagrams", "delivered"), 95.0);
+        assert_close(metric("datagrams", "server_cpu_per_datagram"), 500.0);
+        assert_close(metric("datagrams", "client_cpu_per_datagram"), 1_000.0);
+    }
+
+    #[test]
+    fn idle_is_per_second_and_thousand() {
+        assert_close(metric("idle", "server_cpu_per_1000"), 250.0);
+        assert_close(metric("idle", "client_cpu_per_1000"), 500.0);
+        assert_close(metric("idle", "cpu_per_1000"), 750.0);
+    }
+
+    #[test]
+    fn other_packets_than_asked_for_are_a_failure() {
+        let mut reduced = measurement();
+        reduced.server.packet_size = Some(1200);
+        assert!(reduced.metrics(&case("download")).is_err());
+        assert!(reduced.metrics(&case("upload")).is_ok());
+        assert!(reduced.metrics(&case("loss")).is_ok());
+    }
+
+    #[test]
+    fn loss_without_loss_is_a_failure() {
+        assert_close(metric("loss", "throughput"), 4_000.0);
+        assert!((metric("loss", "lost") - 1.0).abs() < 1e-9);
+        let mut none = measurement();
+        none.relay.as_mut().unwrap().operations = 1_000.0;
+        assert!(none.metrics(&case("loss")).is_err());
+        none.relay = None;
+        assert!(none.metrics(&case("loss")).is_err());
     }
 
     #[test]

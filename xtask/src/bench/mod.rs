@@ -231,7 +231,7 @@ fn measure(options: &Options) -> Result<Option<Report>> {
                     round + 1
                 );
                 let pair = pair_of(subject, case).context("a subject without a program")?;
-                let measured = pair.run().and_then(|measurement: Measurement| {
+                let measured = pair.run(round).and_then(|measurement: Measurement| {
                     Ok((measurement.metrics(case)?, measurement.settings))
                 });
                 match measured {

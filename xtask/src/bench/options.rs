@@ -25,7 +25,8 @@ What to measure; each LIST may be `all`:
   --rivals LIST        of quinn-tokio, quinn-tokio-multi, quinn-smol, quinn-smol-multi
                        (default: the first three; quinn-tokio is always measured)
   --workloads LIST     of download, upload (one stream), download-streams, upload-streams (16
-                       streams), connections (50), requests, latency, handshakes, memory
+                       streams), connections (50), requests, latency, handshakes, resumed,
+                       zero-rtt, datagrams, memory, idle, loss, storm, storm-rsa
                        (default: download, upload, requests, latency, handshakes, memory)
   --providers LIST     of aws-lc-rs, ring (equal settings for all), own-defaults (each
                        stack as it comes, at one packet size) (default: aws-lc-rs)
@@ -70,7 +71,14 @@ const WORKLOADS: &[&str] = &[
     "requests",
     "latency",
     "handshakes",
+    "resumed",
+    "zero-rtt",
+    "datagrams",
     "memory",
+    "idle",
+    "loss",
+    "storm",
+    "storm-rsa",
 ];
 const PROVIDERS: &[&str] = &["aws-lc-rs", "ring", "own-defaults"];
 

@@ -1,4 +1,5 @@
-//! One measurement: a server and a client, each a process of its own.
+//! One measurement: a server and a client, each a process of its own, and for some workloads a relay
+//! between them.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -19,15 +20,21 @@ use super::{options::Options, report::Case};
 /// How long a measurement may take beyond warm-up and measured interval: setting up two thousand
 /// connections is the longest of it.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The shortest interval that the small cost of idle connections is measured over.
+const MIN_IDLE_DURATION: Duration = Duration::from_secs(5);
 /// What a process that failed wrote last is shown up to this length.
 const ERROR_BYTES: usize = 600;
 /// Where the printed commands let the server listen; measurements take any free port.
 const PRINTED_ADDRESS: &str = "127.0.0.1:4433";
+/// Where the printed relay expects the client.
+const PRINTED_RELAY: &str = "127.0.0.1:4434";
 
 /// The two processes of one measurement, not yet started.
 pub(super) struct Pair {
     server: Vec<String>,
     client: Vec<String>,
+    /// Where there is a relay. It runs on the processors of both, wherever there is room.
+    relay: Option<Vec<String>>,
     program: String,
     workers: usize,
     limit: Duration,
@@ -63,15 +70,20 @@ impl Pair {
             .to_vec()
         };
         let mut client = common("client", &options.client_cores);
-        for (name, value) in [
-            ("--seconds", options.duration),
-            ("--warmup", options.warmup),
-        ] {
+        let duration = match &*case.workload {
+            "idle" => options.duration.max(MIN_IDLE_DURATION),
+            _ => options.duration,
+        };
+        for (name, value) in [("--seconds", duration), ("--warmup", options.warmup)] {
             client.extend([name.to_owned(), value.as_secs_f64().to_string()]);
         }
         Self {
             server: common("server", &options.server_cores),
             client,
+            relay: (case.workload == "loss").then(|| {
+                let cores = format!("{},{}", options.server_cores, options.client_cores);
+                common("relay", &cores)
+            }),
             program: program.to_string_lossy().into_owned(),
             // smol's global executor takes the number of its threads from the environment.
             workers: if subject.ends_with("-multi") {
@@ -79,11 +91,11 @@ impl Pair {
             } else {
                 1
             },
-            limit: options.warmup + options.duration + PATIENCE,
+            limit: options.warmup + duration + PATIENCE,
         }
     }
 
-    /// Two commands that do by hand what [`run`](Self::run) does.
+    /// The commands that do by hand what [`run`](Self::run) does.
     pub(super) fn commands(&self) -> String {
         let line = |arguments: &[String], extra: &[&str]| {
             let mut command = Command::new(&self.program);
@@ -93,16 +105,31 @@ impl Pair {
             format!("SMOL_THREADS={workers} {}/{shown}", directory.display())
         };
         let server = line(&self.server, &["--detached", "--listen", PRINTED_ADDRESS]);
-        let client = line(&self.client, &["--detached", "--connect", PRINTED_ADDRESS]);
-        format!("{server}\n{client}")
+        let connect = ["--detached", "--connect", PRINTED_ADDRESS];
+        let Some(relay) = &self.relay else {
+            let client = line(&self.client, &connect);
+            return format!("{server}\n{client}");
+        };
+        let relay = line(
+            relay,
+            &[&connect[..], &["--listen", PRINTED_RELAY]].concat(),
+        );
+        let client = line(&self.client, &["--detached", "--connect", PRINTED_RELAY]);
+        format!("{server}\n{relay}\n{client}")
     }
 
-    /// Starts both, measures, and ends both.
-    pub(super) fn run(&self) -> Result<Measurement> {
+    /// Starts all, measures, and ends all. Chance, where there is any, is the same for all subjects
+    /// in a round.
+    pub(super) fn run(&self, round: usize) -> Result<Measurement> {
         let deadline = Instant::now() + self.limit;
         let (sender, receiver) = mpsc::channel();
         let mut server = Peer::start(self, "server", &self.server, &[], sender.clone())?;
         let mut client: Option<Peer> = None;
+        let mut relay: Option<Peer> = None;
+        let start_client = |address: &str| {
+            let arguments = ["--connect", address];
+            Peer::start(self, "client", &self.client, &arguments, sender.clone())
+        };
         let mut seen = Seen::default();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -114,10 +141,10 @@ impl Pair {
                 Err(RecvTimeoutError::Disconnected) => bail!("both processes are gone"),
             };
             let Some(line) = line else {
-                let gone = if who == "server" {
-                    Some(&mut server)
-                } else {
-                    client.as_mut()
+                let gone = match who {
+                    "server" => Some(&mut server),
+                    "relay" => relay.as_mut(),
+                    _ => client.as_mut(),
                 };
                 bail!(
                     "the {who} {}",
@@ -131,22 +158,47 @@ impl Pair {
                 ("server", "ready") => {
                     let address = message["address"].as_str().context("no address")?;
                     seen.settings = message["settings"].clone();
-                    let arguments = ["--connect", address];
-                    client = Some(Peer::start(
-                        self,
-                        "client",
-                        &self.client,
-                        &arguments,
-                        sender.clone(),
-                    )?);
+                    match &self.relay {
+                        Some(arguments) => {
+                            let seed = round.to_string();
+                            let extra = ["--connect", address, "--seed", &seed];
+                            relay = Some(Peer::start(
+                                self,
+                                "relay",
+                                arguments,
+                                &extra,
+                                sender.clone(),
+                            )?);
+                        }
+                        None => client = Some(start_client(address)?),
+                    }
+                }
+                ("relay", "ready") => {
+                    let address = message["address"].as_str().context("no address")?;
+                    seen.settings["network"] = message["settings"].clone();
+                    client = Some(start_client(address)?);
                 }
                 // The server is looked at as soon as the client says that it is time.
                 ("client", "begin") => {
                     seen.client.0 = Some(snapshot()?);
                     server.say("snapshot")?;
+                    if let Some(relay) = &mut relay {
+                        relay.say("snapshot")?;
+                    }
                 }
                 ("client", "end") => {
                     seen.client.1 = Some(snapshot()?);
+                    match &mut relay {
+                        // The server follows, as its answer ends the measurement.
+                        Some(relay) => relay.say("snapshot")?,
+                        None => server.say("snapshot")?,
+                    }
+                }
+                ("relay", "snapshot") if seen.relay.0.is_none() => {
+                    seen.relay.0 = Some(snapshot()?);
+                }
+                ("relay", "snapshot") => {
+                    seen.relay.1 = Some(snapshot()?);
                     server.say("snapshot")?;
                 }
                 ("server", "snapshot") if seen.server.0.is_none() => {
@@ -172,6 +224,7 @@ impl Pair {
 #[derive(Default)]
 struct Seen {
     settings: Value,
+    relay: (Option<Snapshot>, Option<Snapshot>),
     server: (Option<Snapshot>, Option<Snapshot>),
     client: (Option<Snapshot>, Option<Snapshot>),
 }
@@ -188,6 +241,10 @@ impl Seen {
             settings: self.settings,
             server: interval(self.server)?,
             client: interval(self.client)?,
+            relay: match self.relay {
+                (None, None) => None,
+                relay => Some(interval(relay)?),
+            },
             done,
         })
     }
@@ -198,6 +255,8 @@ pub(super) struct Measurement {
     pub(super) settings: Value,
     pub(super) server: Snapshot,
     pub(super) client: Snapshot,
+    /// What was between them, counting what it received as begun and what it passed on as operations.
+    pub(super) relay: Option<Snapshot>,
     /// What the client computed itself, such as percentiles.
     pub(super) done: Value,
 }
@@ -210,8 +269,11 @@ pub(super) struct Snapshot {
     /// Seconds in user mode and in the kernel.
     pub(super) cpu: f64,
     pub(super) bytes: f64,
+    pub(super) begun: f64,
     pub(super) operations: f64,
     pub(super) resident_bytes: f64,
+    /// UDP payload of full packets, where the stack tells; as it is at the end.
+    pub(super) packet_size: Option<u64>,
 }
 
 impl Snapshot {
@@ -225,8 +287,11 @@ impl Snapshot {
             elapsed: number("elapsed")?,
             cpu: number("user")? + number("system")?,
             bytes: number("bytes")?,
+            // Not known to programs that need it for no workload.
+            begun: value["begun"].as_f64().unwrap_or_default(),
             operations: number("operations")?,
             resident_bytes: number("resident")?,
+            packet_size: value["packet_size"].as_u64(),
         })
     }
 
@@ -235,8 +300,10 @@ impl Snapshot {
             elapsed: end.elapsed - self.elapsed,
             cpu: end.cpu - self.cpu,
             bytes: end.bytes - self.bytes,
+            begun: end.begun - self.begun,
             operations: end.operations - self.operations,
             resident_bytes: end.resident_bytes - self.resident_bytes,
+            packet_size: end.packet_size,
         }
     }
 }
