@@ -9,6 +9,7 @@
 //! ([`page`]).
 
 mod compare;
+mod family;
 mod machine;
 mod metrics;
 mod options;
@@ -35,6 +36,7 @@ use crate::command;
 
 use self::{
     compare::Comparison,
+    family::{build, program_of},
     options::{Action, Options},
     pair::{Measurement, Pair},
     report::{Case, Report},
@@ -51,26 +53,6 @@ const BASELINE_MULTI: &str = "quinn-tokio-multi";
 const OURS_PREFIX: &str = "polyquic-";
 /// A subject that failed so often in a row at one workload is not tried again there.
 const FAILURES_BEFORE_GIVING_UP: usize = 2;
-
-/// A program of `polyquic-bench`, and how the names of its subjects begin.
-struct Family {
-    prefix: &'static str,
-    feature: &'static str,
-    program: &'static str,
-}
-
-const FAMILIES: &[Family] = &[
-    Family {
-        prefix: "polyquic-",
-        feature: "polyquic",
-        program: "bench-polyquic",
-    },
-    Family {
-        prefix: "quinn-",
-        feature: "quinn",
-        program: "bench-quinn",
-    },
-];
 
 /// Runs the matrix, or the part of it that the arguments name, or makes something of results.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
@@ -306,80 +288,6 @@ pub(crate) fn target_directory() -> Result<PathBuf> {
     let metadata: Value = serde_json::from_str(&metadata)?;
     let target = metadata["target_directory"].as_str();
     Ok(target.context("no target directory")?.into())
-}
-
-fn program_of(subject: &str) -> Option<&'static Family> {
-    FAMILIES
-        .iter()
-        .find(|family| subject.starts_with(family.prefix))
-}
-
-/// Builds the programs that the subjects need: where they are, and which subjects have none.
-#[expect(clippy::type_complexity, reason = "two lists, used once")]
-fn build(options: &Options) -> Result<(BTreeMap<&'static str, PathBuf>, Vec<(String, String)>)> {
-    let mut programs = BTreeMap::new();
-    let mut broken = Vec::new();
-    let metadata = command::output(command::cargo(&[
-        "metadata",
-        "--format-version=1",
-        "--no-deps",
-    ])?)?;
-    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
-    let target = metadata["target_directory"]
-        .as_str()
-        .context("no target directory")?;
-    for family in FAMILIES {
-        let subjects: Vec<_> = options
-            .subjects
-            .iter()
-            .filter(|name| name.starts_with(family.prefix))
-            .collect();
-        if subjects.is_empty() {
-            continue;
-        }
-        let mut features = family.feature.to_owned();
-        if options.providers.iter().any(|provider| provider == "ring") {
-            features.push_str(",ring");
-        }
-        eprintln!("building {}", family.program);
-        // Each alone, so that none gets features of a shared dependency that another asked for.
-        let result = command::run(command::cargo(&[
-            "build",
-            "--release",
-            "--quiet",
-            "--package",
-            "polyquic-bench",
-            "--no-default-features",
-            "--features",
-            &features,
-            "--bin",
-            family.program,
-        ])?);
-        let program = PathBuf::from(target).join("release").join(family.program);
-        let known = match result {
-            Ok(()) => {
-                let mut list = std::process::Command::new(&program);
-                list.arg("subjects");
-                command::output(list)?
-            }
-            Err(error) => {
-                let reason = format!("does not build: {error:#}");
-                broken.extend(
-                    subjects
-                        .into_iter()
-                        .map(|name| (name.clone(), reason.clone())),
-                );
-                continue;
-            }
-        };
-        for name in subjects {
-            if !known.lines().any(|line| line == name) {
-                broken.push((name.clone(), format!("{} does not have it", family.program)));
-            }
-        }
-        programs.insert(family.program, program);
-    }
-    Ok((programs, broken))
 }
 
 #[cfg(test)]

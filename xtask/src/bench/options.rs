@@ -7,7 +7,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{
-    BASELINE, BASELINE_MULTI, OURS_PREFIX, machine, publish::PARTS, report::Case, results::Results,
+    BASELINE, BASELINE_MULTI, OURS_PREFIX, family, machine, publish::PARTS, report::Case,
+    results::Results,
 };
 
 pub(super) const HELP: &str = "\
@@ -22,7 +23,9 @@ usage: cargo xtask bench [options]
 What to measure; each LIST may be `all`:
   --executors LIST     of smol, smol-multi, tokio, tokio-multi, blocking; none for only rivals
                        (default: all)
-  --rivals LIST        of quinn-tokio, quinn-tokio-multi, quinn-smol, quinn-smol-multi
+  --rivals LIST        of quinn-tokio, quinn-tokio-multi, quinn-smol, quinn-smol-multi,
+                       noq-tokio, s2n-quic, s2n-quic-s2ntls, compio-quic, msquic, tokio-quiche,
+                       tls-tcp, bare-udp; see benches/rivals/README.md
                        (default: the first three; quinn-tokio is always measured)
   --workloads LIST     of download, upload (one stream), download-streams, upload-streams (16
                        streams), connections (50), requests, latency, handshakes, resumed,
@@ -216,7 +219,9 @@ impl Options {
             (|| -> Result<()> {
                 match &**name {
                     "--executors" => executors = names(value, EXECUTORS)?,
-                    "--rivals" => rivals = Some(names(value, RIVALS)?),
+                    "--rivals" => {
+                        rivals = Some(names(value, &[RIVALS, family::OUTSIDE].concat())?);
+                    }
                     "--workloads" => options.workloads = names(value, WORKLOADS)?,
                     "--providers" => options.providers = names(value, PROVIDERS)?,
                     "--packet-sizes" => options.packet_sizes = packet_sizes(value)?,
