@@ -183,7 +183,7 @@ impl Settings {
                 |bytes| json!(bytes),
             ),
             "ack_frequency": "off",
-            "segmentation_offload": "on",
+            "segmentation_offload": if self.segmentation_offload() { "on" } else { "off" },
             "socket_buffers": self.describe_buffers(),
         })
     }
@@ -216,6 +216,12 @@ impl Settings {
     pub fn initial_window(&self) -> Option<u64> {
         let two_packets = 2 * u64::from(self.packet_size);
         (two_packets > SMALLEST_INITIAL_WINDOW).then_some(two_packets)
+    }
+
+    /// Whether more than one packet can go into one send at all. Where not, quinn would try, and
+    /// the kernel refuse.
+    pub fn segmentation_offload(&self) -> bool {
+        2 * u32::from(self.packet_size) <= u32::from(MAX_PACKET_BYTES)
     }
 
     /// TLS for a server; `own` is what the stack takes when it is left its own defaults.

@@ -194,7 +194,7 @@ macro_rules! impl_quinn_names {
                 .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER_BYTES)
                 .ack_frequency_config(None)
                 .congestion_controller_factory(::std::sync::Arc::new(cubic))
-                .enable_segmentation_offload(true);
+                .enable_segmentation_offload(settings.segmentation_offload());
             Ok(::std::sync::Arc::new(transport))
         }
 

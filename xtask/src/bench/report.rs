@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::{BASELINE, BASELINE_MULTI, metrics::Metric, options::Options};
+use super::{BASELINE, BASELINE_MULTI, metrics::Metric, options::Options, private};
 
 /// One table: a workload under one set of conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +45,10 @@ struct Missing {
 
 /// Everything that was measured.
 pub(super) struct Report {
+    cases: Vec<Case>,
+    subjects: Vec<String>,
+    /// Whether there is nothing left to measure.
+    pub(super) complete: bool,
     conditions: Value,
     machine: Value,
     /// Each way in which peers were configured, and by whom.
@@ -55,10 +59,10 @@ pub(super) struct Report {
 
 /// Median and extremes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
+pub(super) struct Spread {
+    pub(super) median: f64,
+    pub(super) min: f64,
+    pub(super) max: f64,
 }
 
 impl Spread {
@@ -82,6 +86,9 @@ impl Spread {
 impl Report {
     pub(super) fn new(options: &Options, machine: Value) -> Self {
         Self {
+            cases: options.cases(),
+            subjects: options.subjects.clone(),
+            complete: false,
             conditions: json!({
                 "rounds": options.rounds,
                 "seconds": options.duration.as_secs_f64(),
@@ -193,6 +200,8 @@ impl Report {
             set("packet_size", row.case.packet_size.into());
             set("metric", row.metric.name.into());
             set("unit", row.metric.unit.into());
+            let more = row.metric.more_is_better;
+            set("better", if more { "more" } else { "less" }.into());
             set("median", spread.median.into());
             set("min", spread.min.into());
             set("max", spread.max.into());
@@ -214,13 +223,20 @@ impl Report {
             );
             Some(Value::Object(fields))
         });
+        let cases = self.cases.iter().map(|case| {
+            json!({
+                "workload": case.workload,
+                "provider": case.provider,
+                "packet_size": case.packet_size,
+            })
+        });
         let missing = self.missing.iter().map(|missing| {
             json!({
                 "workload": missing.case.as_ref().map(|case| &case.workload),
                 "provider": missing.case.as_ref().map(|case| &case.provider),
                 "packet_size": missing.case.as_ref().map(|case| case.packet_size),
                 "subject": missing.subject,
-                "reason": missing.reason,
+                "reason": private::redacted(&missing.reason),
                 "times": missing.times,
             })
         });
@@ -231,9 +247,12 @@ impl Report {
         json!({
             "machine": self.machine,
             "conditions": self.conditions,
+            "cases": cases.collect::<Vec<_>>(),
+            "subjects": self.subjects,
             "settings": settings.collect::<Vec<_>>(),
             "rows": rows.collect::<Vec<_>>(),
             "missing": missing.collect::<Vec<_>>(),
+            "complete": self.complete,
         })
     }
 
@@ -337,12 +356,22 @@ impl Report {
     }
 }
 
-/// A figure with three digits that matter.
-pub(super) fn figure(value: f64) -> String {
+/// A figure with three digits that matter, and thousands apart.
+pub(crate) fn figure(value: f64) -> String {
     match value.abs() {
         0.0..10.0 => format!("{value:.2}"),
         10.0..100.0 => format!("{value:.1}"),
-        _ => format!("{value:.0}"),
+        _ => {
+            let digits = format!("{:.0}", value.abs());
+            let mut text = String::from(if value < 0.0 { "-" } else { "" });
+            for (index, digit) in digits.chars().enumerate() {
+                if index > 0 && (digits.len() - index).is_multiple_of(3) {
+                    text.push(',');
+                }
+                text.push(digit);
+            }
+            text
+        }
     }
 }
 
@@ -411,6 +440,29 @@ mod tests {
         );
     }
 
+    /// The schema is a promise to other programs.
+    #[test]
+    fn the_json_has_the_fields_that_others_read() {
+        let json = report().json();
+        assert!(json["machine"].is_object());
+        for row in json["rows"].as_array().unwrap() {
+            for name in [
+                "workload", "subject", "provider", "metric", "unit", "better",
+            ] {
+                assert!(row[name].is_string(), "{name} in {row}");
+            }
+            assert!(row["packet_size"].is_u64(), "{row}");
+            for name in ["median", "min", "max", "ratio", "ratio_min", "ratio_max"] {
+                assert!(row[name].is_number(), "{name} in {row}");
+            }
+        }
+        // What this module writes, the other one reads.
+        let read = super::super::results::Results::parse("x", &json).unwrap();
+        assert_eq!(read.rows.len(), 4);
+        assert!(!read.complete);
+        assert_eq!(read.missing.len(), 1);
+    }
+
     #[test]
     fn what_failed_is_said() {
         let report = report();
@@ -424,6 +476,19 @@ mod tests {
             report.missing_subjects().collect::<Vec<_>>(),
             ["polyquic-tokio"]
         );
+    }
+
+    #[test]
+    fn figures_are_short() {
+        for (value, shown) in [
+            (0.3333, "0.33"),
+            (12.25, "12.2"),
+            (123.4, "123"),
+            (-1_234.0, "-1,234"),
+            (1_234_567.8, "1,234,568"),
+        ] {
+            assert_eq!(figure(value), shown);
+        }
     }
 
     #[test]

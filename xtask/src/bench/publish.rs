@@ -1,0 +1,106 @@
+//! The parts of the page, and measuring them anew.
+
+/// One file of results of the page.
+pub(super) struct Part {
+    /// The file's name without its extension.
+    pub(super) name: &'static str,
+    pub(super) title: &'static str,
+    /// What the reader has to know about it, Markdown.
+    pub(super) text: &'static str,
+    /// What is measured, as on the command line.
+    pub(super) arguments: &'static [&'static str],
+}
+
+/// In the order of the page.
+pub(super) const PARTS: &[Part] = &[
+    Part {
+        name: "equal-settings",
+        title: "Equal settings",
+        text: "Every executor and every workload, with the same windows, limits, packets and \
+               cryptography on all sides.",
+        arguments: &[
+            "--executors",
+            "all",
+            "--rivals",
+            "quinn-tokio,quinn-tokio-multi,quinn-smol",
+            "--workloads",
+            "all",
+        ],
+    },
+    Part {
+        name: "own-defaults",
+        title: "Each as it comes",
+        text: "Default transport settings, path MTU discovery and each stack’s own order of cipher \
+               suites: what one gets without setting anything.",
+        arguments: &[
+            "--providers",
+            "own-defaults",
+            "--executors",
+            "smol,tokio",
+            "--rivals",
+            "quinn-tokio",
+            "--workloads",
+            "download,upload,requests,handshakes",
+        ],
+    },
+    Part {
+        name: "packet-sizes",
+        title: "Packet sizes",
+        text: "The least that every path carries, the usual path, and the most that loopback takes.",
+        arguments: &[
+            "--packet-sizes",
+            "1200,1452,max",
+            "--executors",
+            "smol,tokio",
+            "--rivals",
+            "quinn-tokio",
+            "--workloads",
+            "download,upload",
+        ],
+    },
+    Part {
+        name: "ring",
+        title: "With ring",
+        text: "Cryptography by ring on all sides.",
+        arguments: &[
+            "--providers",
+            "ring",
+            "--executors",
+            "smol,tokio",
+            "--rivals",
+            "quinn-tokio",
+            "--workloads",
+            "download,upload,requests,handshakes",
+        ],
+    },
+    Part {
+        name: "rivals",
+        title: "Other stacks",
+        text: "Whatever else builds on this machine. These stacks are configured as far as their \
+               interfaces allow; what differs is in their settings.",
+        arguments: &[
+            "--executors",
+            "smol,tokio",
+            "--rivals",
+            "all",
+            "--workloads",
+            "download,upload,connections,requests,latency,handshakes,memory",
+        ],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::Options;
+    use super::*;
+
+    #[test]
+    fn every_part_can_be_measured() {
+        for part in PARTS {
+            let arguments: Vec<_> = part.arguments.iter().map(|it| (*it).to_owned()).collect();
+            let options = Options::parse(&arguments).unwrap().unwrap();
+            assert!(!options.cases().is_empty(), "{}", part.name);
+            assert!(options.subjects.len() > 1, "{}", part.name);
+        }
+    }
+}
