@@ -66,6 +66,7 @@ fn run(peer: Peer) -> Result<()> {
 /// Lets the process end without msquic taking itself apart: it does so while its threads still use
 /// what is taken, and a client ends under load.
 fn leave_at_once() {
+    // SAFETY: these are the declarations of the C library.
     unsafe extern "C" {
         fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
         fn _exit(status: c_int) -> !;
