@@ -66,6 +66,7 @@ fn run(peer: Peer) -> Result<()> {
 /// Lets the process end without msquic taking itself apart: it does so while its threads still use
 /// what is taken, and a client ends under load.
 fn leave_at_once() {
+    // SAFETY: these are the declarations of the C library.
     unsafe extern "C" {
         fn on_exit(function: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
         fn _exit(status: c_int) -> !;
@@ -83,11 +84,15 @@ fn leave_at_once() {
 /// msquic starts a thread for each processor of the machine, unless it is told which to use.
 fn choose_processors(options: &Options) -> Result<()> {
     let [core] = *options.cores else {
-        // All of them, or a list: msquic's own choice, within what this process may use.
+        ensure!(
+            options.cores.is_empty(),
+            "msquic is pinned to one processor here, or to none"
+        );
         return Ok(());
     };
     let config = ffi::QUIC_GLOBAL_EXECUTION_CONFIG {
-        Flags: 0,
+        // Or its threads would run anywhere, whatever this process has been pinned to.
+        Flags: ffi::QUIC_GLOBAL_EXECUTION_CONFIG_FLAGS_QUIC_GLOBAL_EXECUTION_CONFIG_FLAG_AFFINITIZE,
         PollingIdleTimeoutUs: 0,
         ProcessorCount: 1,
         ProcessorList: [core.try_into()?],
