@@ -21,7 +21,8 @@ usage: cargo xtask bench [options]
        cargo xtask bench --page [FILE.json ...]
 
 What to measure; each LIST may be `all`:
-  --executors LIST     of smol, smol-multi, tokio, tokio-multi, blocking; none for only rivals
+  --executors LIST     of smol, smol-busy (looks for I/O before it sleeps), smol-multi, tokio,
+                       tokio-multi, blocking; none for only rivals
                        (default: all)
   --rivals LIST        of quinn-tokio, quinn-tokio-multi, quinn-smol, quinn-smol-multi,
                        noq-tokio, s2n-quic, s2n-quic-s2ntls, compio-quic, msquic, tokio-quiche,
@@ -63,7 +64,14 @@ What becomes of it:
 A ratio above 1 is better, whatever the metric; it is taken to quinn-tokio round by round.
 ";
 
-const EXECUTORS: &[&str] = &["smol", "smol-multi", "tokio", "tokio-multi", "blocking"];
+const EXECUTORS: &[&str] = &[
+    "smol",
+    "smol-busy",
+    "smol-multi",
+    "tokio",
+    "tokio-multi",
+    "blocking",
+];
 const RIVALS: &[&str] = &[BASELINE, BASELINE_MULTI, "quinn-smol", "quinn-smol-multi"];
 const WORKLOADS: &[&str] = &[
     "download",
