@@ -18,6 +18,7 @@ use std::sync::Arc;
 use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{ConnectError, ConnectionId};
 use rustls::CipherSuite;
+use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 use rustls::quic::{ClientConnection, Connection, ServerConnection, Suite, Version};
@@ -69,12 +70,17 @@ impl QuicClientConfig {
         let initial = Initial::new(initial)?;
         let mut inner = Arc::unwrap_or_clone(tls);
         inner.key_log = Arc::new(SecretTap::new(inner.key_log));
-        let inner = Arc::new(inner);
-        // Said once and now, not by every connection.
+        // Said once and now, not by every connection. Without resumption: looking for a session takes
+        // it out of the store.
+        let mut probe = inner.clone();
+        probe.resumption = Resumption::disabled();
         let name = ServerName::try_from("localhost").expect("a name");
-        ClientConnection::new(inner.clone(), Version::V1, name, Vec::new())
+        ClientConnection::new(Arc::new(probe), Version::V1, name, Vec::new())
             .map_err(UnsuitableTls::Rejected)?;
-        Ok(Self { inner, initial })
+        Ok(Self {
+            inner: Arc::new(inner),
+            initial,
+        })
     }
 }
 
@@ -273,6 +279,50 @@ mod tests {
         assert!(server(u32::MAX, &TLS13).is_ok());
         let error = server(1000, &TLS13).unwrap_err();
         assert!(matches!(error, UnsuitableTls::Rejected(_)), "{error}");
+    }
+
+    #[test]
+    fn making_a_configuration_leaves_sessions_in_their_store() {
+        #[derive(Debug)]
+        struct Untouched;
+        impl ::rustls::client::ClientSessionStore for Untouched {
+            fn set_kx_hint(&self, _: ServerName<'static>, _: ::rustls::NamedGroup) {}
+            fn kx_hint(&self, _: &ServerName<'_>) -> Option<::rustls::NamedGroup> {
+                panic!("asked for a hint");
+            }
+            fn set_tls12_session(
+                &self,
+                _: ServerName<'static>,
+                _: ::rustls::client::Tls12ClientSessionValue,
+            ) {
+            }
+            fn tls12_session(
+                &self,
+                _: &ServerName<'_>,
+            ) -> Option<::rustls::client::Tls12ClientSessionValue> {
+                None
+            }
+            fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+            fn insert_tls13_ticket(
+                &self,
+                _: ServerName<'static>,
+                _: ::rustls::client::Tls13ClientSessionValue,
+            ) {
+            }
+            fn take_tls13_ticket(
+                &self,
+                _: &ServerName<'static>,
+            ) -> Option<::rustls::client::Tls13ClientSessionValue> {
+                panic!("took a ticket");
+            }
+        }
+        let mut tls = ::rustls::ClientConfig::builder_with_provider(crate::crypto_provider())
+            .with_protocol_versions(&[&::rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(::rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        tls.resumption = Resumption::store(Arc::new(Untouched));
+        QuicClientConfig::try_from(tls).unwrap();
     }
 
     #[test]
