@@ -54,7 +54,7 @@ pub use config::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig};
 pub use connection::Connection;
 pub use endpoint::{Endpoint, EndpointStats, SocketTraits};
 pub use error::{Blame, blame};
-pub use timers::TimerQueue;
+pub use timers::{DeadlineGrid, TimerQueue};
 pub use tls::crypto_provider;
 
 // The names of quinn-proto that are part of polyquic's public API. This list is the allow-list: a

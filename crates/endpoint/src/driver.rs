@@ -8,7 +8,8 @@ use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use polyquic_core::{
-    ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointEvent, Instant, TimerQueue, Transmit,
+    ConnectionHandle, DatagramEvent, DeadlineGrid, EcnCodepoint, EndpointEvent, Instant,
+    TimerQueue, Transmit,
 };
 use polyquic_runtime::{DatagramSocket, Ecn, Received, RecvBatch, Runtime, Timer};
 
@@ -63,6 +64,7 @@ pub struct Driver<R: Runtime> {
     /// Whether the poll before this one only put things off.
     yielded: bool,
     timers: TimerQueue,
+    grid: DeadlineGrid,
     /// Connections to look at; each is flagged dirty.
     queue: VecDeque<Arc<ConnectionInner>>,
     /// Tasks to wake when no lock is held. Kept for its allocation.
@@ -133,6 +135,7 @@ impl<R: Runtime> Driver<R> {
             deferred: 0,
             yielded: false,
             timers: TimerQueue::default(),
+            grid: DeadlineGrid::new(shared.clock.now()),
             queue: VecDeque::new(),
             woken: Vec::new(),
             endpoint_events: Vec::new(),
@@ -332,6 +335,7 @@ impl<R: Runtime> Driver<R> {
         }
         state.handle_events(&mut self.woken);
         if let Some(deadline) = state.next_deadline() {
+            let deadline = self.grid.at_or_after(deadline, now);
             self.timers.schedule(connection.handle.0, deadline);
         }
         state.dirty = more;

@@ -36,6 +36,8 @@ pub struct TransportConfig {
     inner: Arc<quinn_proto::TransportConfig>,
     limits: StreamLimits,
     eager_streams: bool,
+    /// Whether the congestion controller is the application's choice.
+    controller_chosen: bool,
 }
 
 /// How many streams the peer may have open at once, by [`Dir`].
@@ -160,8 +162,17 @@ impl TransportConfig {
 
     /// UDP payload in bytes to start with, at least 1200, which is the default. What the path does
     /// not carry is lost until a black hole is detected.
+    ///
+    /// Unless [a congestion controller](Self::congestion_controller_factory) was chosen, its initial
+    /// window follows (RFC 9002 section 7.2): one that is smaller than a packet would never let
+    /// anything out.
     pub fn initial_mtu(&mut self, bytes: u16) -> &mut Self {
         self.edit().initial_mtu(bytes);
+        if !self.controller_chosen {
+            let mut cubic = congestion::CubicConfig::default();
+            cubic.initial_window(initial_window(bytes));
+            self.edit().congestion_controller_factory(Arc::new(cubic));
+        }
         self
     }
 
@@ -234,11 +245,13 @@ impl TransportConfig {
 
     /// The congestion controller: [`congestion::CubicConfig`] (the default),
     /// [`congestion::NewRenoConfig`], [`congestion::BbrConfig`] (experimental), or one of your own.
+    /// See that its initial window holds at least two packets of [`initial_mtu`](Self::initial_mtu).
     pub fn congestion_controller_factory(
         &mut self,
         factory: Arc<dyn congestion::ControllerFactory + Send + Sync + 'static>,
     ) -> &mut Self {
         self.edit().congestion_controller_factory(factory);
+        self.controller_chosen = true;
         self
     }
 
@@ -266,6 +279,7 @@ impl Default for TransportConfig {
             inner: Arc::default(),
             limits: StreamLimits([limit; 2]),
             eager_streams: false,
+            controller_chosen: false,
         };
         this.set_streams(Dir::Bi, limit);
         this.set_streams(Dir::Uni, limit);
@@ -284,6 +298,12 @@ impl fmt::Debug for TransportConfig {
     }
 }
 
+/// Bytes that may be in flight at first with packets of this size (RFC 9002 section 7.2).
+fn initial_window(mtu: u16) -> u64 {
+    let mtu = u64::from(mtu);
+    (10 * mtu).min((2 * mtu).max(14_720))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,6 +318,18 @@ mod tests {
             None,
             "never beyond what was configured"
         );
+    }
+
+    #[test]
+    fn the_initial_window_is_that_of_the_rfc() {
+        for (mtu, window) in [
+            (1200, 12_000),
+            (1452, 14_520),
+            (8972, 17_944),
+            (65_507, 131_014),
+        ] {
+            assert_eq!(initial_window(mtu), window);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::fixtures::noise;
-use crate::pair::{Pair, is_finished};
+use crate::pair::{Pair, Setup, is_finished};
 use crate::peer::Sent;
 
 fn largest(sent: &[Sent]) -> usize {
@@ -60,4 +60,25 @@ fn requests_fall_back_to_small_batches() {
     pair.upload(&noise(1, 1 << 20).into());
     pair.run_for(Duration::from_millis(1));
     assert!(pair.client.sent[0].datagrams <= 10);
+}
+
+/// An initial window below a packet's size would let nothing out, ever.
+#[test]
+fn packets_larger_than_the_usual_initial_window_get_through() {
+    let huge = || {
+        let mut transport = polyquic_core::TransportConfig::default();
+        transport.initial_mtu(40_000).mtu_discovery_config(None);
+        transport
+    };
+    let mut setup = Setup::new(1);
+    setup.network.mtu_bytes = 40_000;
+    (setup.client_transport, setup.server_transport) = (huge(), huge());
+    for endpoint in [&mut setup.client_endpoint, &mut setup.server_endpoint] {
+        endpoint.max_udp_payload_size(40_000).unwrap();
+    }
+    let mut pair = setup.build();
+    pair.handshake();
+    pair.transfer(&noise(1, 2 << 20).into(), &Bytes::from_static(b"x"));
+    let largest = pair.client.sent.iter().map(|sent| sent.bytes).max();
+    assert!(largest >= Some(39_900), "{largest:?}");
 }
