@@ -9,7 +9,7 @@ use quinn_proto::{
     RecvStream, SendStream, Side, StreamEvent, StreamId, Streams, Transmit, VarInt, congestion,
 };
 
-use crate::config::StreamLimits;
+use crate::config::Additions;
 use crate::{BatchSizer, Instant, crypto};
 
 /// One connection.
@@ -28,13 +28,13 @@ use crate::{BatchSizer, Instant, crypto};
 pub struct Connection {
     inner: quinn_proto::Connection,
     batch: BatchSizer,
-    limits: StreamLimits,
+    additions: Additions,
     /// Streams that the peer may have open at present, by [`Dir`].
     granted: [VarInt; 2],
 }
 
 impl Connection {
-    pub(crate) fn new(inner: quinn_proto::Connection, limits: StreamLimits) -> Self {
+    pub(crate) fn new(inner: quinn_proto::Connection, additions: Additions) -> Self {
         let granted = [Dir::Bi, Dir::Uni].map(|dir| {
             // None is open yet, so that this is the configured number.
             VarInt::from_u64(inner.max_concurrent_streams(dir)).unwrap_or(VarInt::MAX)
@@ -42,7 +42,7 @@ impl Connection {
         Self {
             inner,
             batch: BatchSizer::default(),
-            limits,
+            additions,
             granted,
         }
     }
@@ -102,7 +102,7 @@ impl Connection {
     fn grant_streams(&mut self, dir: Dir) {
         let open = self.inner.streams().remote_open_streams(dir);
         let current = self.inner.max_concurrent_streams(dir);
-        if let Some(limit) = self.limits.grown(dir, open, current) {
+        if let Some(limit) = self.additions.grown(dir, open, current) {
             self.grant(dir, limit);
         }
     }
@@ -172,7 +172,7 @@ impl Connection {
 
     /// Change how many streams the peer may have open at once.
     pub fn set_max_concurrent_streams(&mut self, dir: Dir, count: VarInt) {
-        self.limits.set(dir, count);
+        self.additions.set(dir, count);
         self.grant(dir, count);
     }
 
@@ -221,6 +221,11 @@ impl Connection {
     /// Whether the server accepted 0-RTT data (clients, after the handshake).
     pub fn accepted_0rtt(&self) -> bool {
         self.inner.accepted_0rtt()
+    }
+
+    /// Whether several datagrams may go into one send, as configured.
+    pub fn segmentation_offload(&self) -> bool {
+        self.additions.segmentation_offload
     }
 
     /// The TLS session.

@@ -9,7 +9,7 @@ use quinn_proto::{
     EndpointEvent, Incoming, RetryError, Transmit,
 };
 
-use crate::config::StreamLimits;
+use crate::config::Additions;
 use crate::{ClientConfig, Connection, EndpointConfig, Instant, ServerConfig};
 
 /// What the machine must know of the socket it is used with.
@@ -61,7 +61,7 @@ pub struct Endpoint {
     inner: quinn_proto::Endpoint,
     /// Of the current server configuration; connections that were attempted under an older one get
     /// them, too.
-    server_limits: Option<StreamLimits>,
+    server_additions: Option<Additions>,
     ipv6: bool,
     stats: EndpointStats,
 }
@@ -74,7 +74,7 @@ impl Endpoint {
         socket: SocketTraits,
     ) -> Self {
         crate::tls::warm_up();
-        let (server_config, server_limits) = server_config.map(|config| config.parts()).unzip();
+        let (server_config, server_additions) = server_config.map(|config| config.parts()).unzip();
         Self {
             inner: quinn_proto::Endpoint::new(
                 Arc::new(config.build()),
@@ -82,7 +82,7 @@ impl Endpoint {
                 !socket.may_fragment,
                 None,
             ),
-            server_limits,
+            server_additions,
             ipv6: socket.ipv6,
             stats: EndpointStats::default(),
         }
@@ -91,9 +91,9 @@ impl Endpoint {
     /// Replace the configuration for future incoming connections; with `None`, attempts to connect
     /// are not answered.
     pub fn set_server_config(&mut self, server_config: Option<Arc<ServerConfig>>) {
-        let (server_config, server_limits) = server_config.map(|config| config.parts()).unzip();
+        let (server_config, server_additions) = server_config.map(|config| config.parts()).unzip();
         self.inner.set_server_config(server_config);
-        self.server_limits = server_limits.or(self.server_limits);
+        self.server_additions = server_additions.or(self.server_additions);
     }
 
     /// Note that the socket was replaced by one of this address family.
@@ -169,10 +169,10 @@ impl Endpoint {
             }
             _ => remote,
         };
-        let (config, limits) = config.into_parts();
+        let (config, additions) = config.into_parts();
         let (handle, connection) = self.inner.connect(now, config, remote, server_name)?;
         self.stats.outgoing_handshakes += 1;
-        Ok((handle, Connection::new(connection, limits)))
+        Ok((handle, Connection::new(connection, additions)))
     }
 
     /// Accept a connection attempt, with another configuration if one is given.
@@ -187,14 +187,14 @@ impl Endpoint {
         response: &mut Vec<u8>,
         server_config: Option<Arc<ServerConfig>>,
     ) -> Result<(ConnectionHandle, Connection), Box<AcceptError>> {
-        let (server_config, limits) = server_config.map(|config| config.parts()).unzip();
-        let limits = limits
-            .or(self.server_limits)
+        let (server_config, additions) = server_config.map(|config| config.parts()).unzip();
+        let additions = additions
+            .or(self.server_additions)
             .expect("nobody connects unless there is a server");
         match self.inner.accept(incoming, now, response, server_config) {
             Ok((handle, connection)) => {
                 self.stats.accepted_handshakes += 1;
-                Ok((handle, Connection::new(connection, limits)))
+                Ok((handle, Connection::new(connection, additions)))
             }
             Err(error) => Err(Box::new(error)),
         }

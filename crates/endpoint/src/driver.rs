@@ -14,6 +14,7 @@ use polyquic_core::{
 use polyquic_runtime::{DatagramSocket, Ecn, Received, RecvBatch, Runtime, Timer};
 
 use crate::connection::{self, ConnectionInner};
+use crate::outbox::{Outbox, Posted};
 use crate::shared::{Rebind, Shared, State, lock, respond, wake_all};
 use crate::wake::cause;
 
@@ -85,9 +86,7 @@ struct Io<R: Runtime> {
     /// How many messages to ask for, so that a step stays a step when the kernel coalesces.
     recv_messages: usize,
     batch: RecvBatch,
-    send_buf: Vec<u8>,
-    /// What is in `send_buf` and did not fit into the socket.
-    blocked: Option<Transmit>,
+    outbox: Outbox,
 }
 
 struct Wakers {
@@ -95,13 +94,6 @@ struct Wakers {
     old_readable: Waker,
     writable: Waker,
     timer: Waker,
-}
-
-/// What became of a send.
-#[derive(PartialEq, Eq)]
-enum Sent {
-    Yes,
-    Blocked,
 }
 
 /// How to go on after a poll.
@@ -128,8 +120,7 @@ impl<R: Runtime> Driver<R> {
                 old_readable: false,
                 recv_messages: RECV_STEP_MESSAGES,
                 batch: RecvBatch::new(RECV_STEP_MESSAGES),
-                send_buf: Vec::new(),
-                blocked: None,
+                outbox: Outbox::default(),
             },
             armed: None,
             deferred: 0,
@@ -154,7 +145,7 @@ impl<R: Runtime> Driver<R> {
         self.io.readable |= causes & cause::READABLE != 0;
         self.io.old_readable |= causes & cause::OLD_READABLE != 0;
         if causes & cause::WRITABLE != 0 {
-            self.io.retry_blocked(&mut self.wakers)?;
+            self.io.send_rest(&self.wakers)?;
         }
         if causes & cause::HANDLE != 0 {
             self.shared.drain_dirty(&mut self.queue);
@@ -174,13 +165,13 @@ impl<R: Runtime> Driver<R> {
         }
         self.arm_timer();
 
-        let sending = !self.queue.is_empty() && self.io.blocked.is_none();
+        let sending = !self.queue.is_empty() && !self.io.outbox.is_blocked();
         if sending || self.io.readable || self.io.old_readable {
             return Ok(Next::Yield);
         }
         if !self.shared.has_handles() {
             let state = self.shared.lock();
-            if state.is_idle() && state.responses.is_empty() && self.io.blocked.is_none() {
+            if state.is_idle() && state.responses.is_empty() && !self.io.outbox.is_blocked() {
                 return Ok(Next::Done);
             }
         }
@@ -194,13 +185,12 @@ impl<R: Runtime> Driver<R> {
         if let Some(rebind) = state.rebind.take() {
             self.rebind(&mut state, rebind);
         }
-        while self.io.blocked.is_none() {
+        while !self.io.outbox.is_blocked() {
             let Some((transmit, data)) = state.responses.pop_front() else {
                 break;
             };
-            self.io.send_buf.clear();
-            self.io.send_buf.extend_from_slice(&data);
-            self.io.send(transmit, &self.wakers)?;
+            self.io.outbox.fresh().extend_from_slice(&data);
+            self.io.post(transmit, 1, &self.wakers)?;
         }
         Ok(())
     }
@@ -217,8 +207,7 @@ impl<R: Runtime> Driver<R> {
                 self.io.old_socket = Some(old);
                 self.io.old_readable = true;
                 self.io.readable = true;
-                // Addressed from the old socket; loss recovery sends it again.
-                self.io.blocked = None;
+                self.io.outbox.clear();
                 state.local_addr = addr;
                 state.core.set_ipv6(addr.is_ipv6());
                 for connection in state.connections() {
@@ -279,11 +268,14 @@ impl<R: Runtime> Driver<R> {
     /// Send for the connections in the queue, a step's worth.
     fn flush(&mut self, now: Instant) -> io::Result<()> {
         let mut budget = SEND_STEP_DATAGRAMS;
-        while budget > 0 && self.io.blocked.is_none() {
+        while budget > 0 && !self.io.outbox.is_blocked() {
             let Some(connection) = self.queue.pop_front() else {
                 break;
             };
             self.flush_connection(connection, now, &mut budget)?;
+        }
+        if !self.io.outbox.is_blocked() {
+            self.io.send_rest(&self.wakers)?;
         }
         Ok(())
     }
@@ -302,16 +294,17 @@ impl<R: Runtime> Driver<R> {
         state.handle_events(&mut self.woken);
         state.advance_close(now);
 
-        let max_segments = self.io.socket.capabilities().max_send_segments;
+        let max_segments = match state.machine.segmentation_offload() {
+            true => self.io.socket.capabilities().max_send_segments,
+            false => 1,
+        };
         let mut sends = 0;
         let more = loop {
             if sends == SENDS_PER_CONNECTION || *budget == 0 {
                 break true;
             }
-            self.io.send_buf.clear();
-            let transmit = state
-                .machine
-                .poll_transmit(now, max_segments, &mut self.io.send_buf);
+            let buf = self.io.outbox.fresh();
+            let transmit = state.machine.poll_transmit(now, max_segments, buf);
             let Some(transmit) = transmit else {
                 // Not before: on a short path the closing period is over in a millisecond or two,
                 // and a busy machine may take longer to get here. The peer would hear nothing.
@@ -326,7 +319,7 @@ impl<R: Runtime> Driver<R> {
                 .map_or(1, |size| transmit.size.div_ceil(size));
             *budget = budget.saturating_sub(datagrams);
             sends += 1;
-            if self.io.send(transmit, &self.wakers)? == Sent::Blocked {
+            if self.io.post(transmit, max_segments, &self.wakers)? == Posted::Blocked {
                 break true;
             }
         };
@@ -516,30 +509,21 @@ fn enqueue(
 }
 
 impl<R: Runtime> Io<R> {
-    /// Send what is in `send_buf`, or keep it for when there is room.
-    fn send(&mut self, transmit: Transmit, wakers: &Wakers) -> io::Result<Sent> {
+    fn post(
+        &mut self,
+        transmit: Transmit,
+        max_segments: usize,
+        wakers: &Wakers,
+    ) -> io::Result<Posted> {
         let mut cx = Context::from_waker(&wakers.writable);
-        let datagrams = polyquic_runtime::Transmit {
-            destination: transmit.destination,
-            contents: &self.send_buf[..transmit.size],
-            segment_size: transmit.segment_size,
-            ecn: transmit.ecn.map(runtime_ecn),
-            src_ip: transmit.src_ip,
-        };
-        match self.socket.poll_send(&mut cx, &datagrams) {
-            Poll::Ready(result) => result.map(|()| Sent::Yes),
-            Poll::Pending => {
-                self.blocked = Some(transmit);
-                Ok(Sent::Blocked)
-            }
-        }
+        self.outbox
+            .post(&mut self.socket, &mut cx, transmit, max_segments)
     }
 
-    fn retry_blocked(&mut self, wakers: &mut Wakers) -> io::Result<()> {
-        if let Some(transmit) = self.blocked.take() {
-            self.send(transmit, wakers)?;
-        }
-        Ok(())
+    /// Send what was put off, for lack of room or for company.
+    fn send_rest(&mut self, wakers: &Wakers) -> io::Result<Posted> {
+        let mut cx = Context::from_waker(&wakers.writable);
+        self.outbox.flush(&mut self.socket, &mut cx)
     }
 }
 
@@ -601,13 +585,5 @@ fn proto_ecn(ecn: Ecn) -> EcnCodepoint {
         Ecn::Ect0 => EcnCodepoint::Ect0,
         Ecn::Ect1 => EcnCodepoint::Ect1,
         Ecn::Ce => EcnCodepoint::Ce,
-    }
-}
-
-fn runtime_ecn(ecn: EcnCodepoint) -> Ecn {
-    match ecn {
-        EcnCodepoint::Ect0 => Ecn::Ect0,
-        EcnCodepoint::Ect1 => Ecn::Ect1,
-        EcnCodepoint::Ce => Ecn::Ce,
     }
 }

@@ -23,6 +23,7 @@ mod endpoint;
 mod error;
 mod executor;
 mod incoming;
+mod outbox;
 mod recv_stream;
 mod send_stream;
 mod shared;

@@ -6,24 +6,24 @@ use std::sync::Arc;
 use quinn_proto::{ConnectionId, TokenStore};
 
 use super::TransportConfig;
-use super::transport::StreamLimits;
+use super::transport::Additions;
 use crate::{crypto, tls};
 
 /// Configuration for outgoing connections. The methods are quinn's.
 #[derive(Clone)]
 pub struct ClientConfig {
     inner: quinn_proto::ClientConfig,
-    limits: StreamLimits,
+    additions: Additions,
 }
 
 impl ClientConfig {
     /// A configuration with this TLS configuration, usually a
     /// [`crypto::rustls::QuicClientConfig`] made from a `rustls::ClientConfig`.
     pub fn new(crypto: Arc<dyn crypto::ClientConfig>) -> Self {
-        let (transport, limits) = TransportConfig::default().parts();
+        let (transport, additions) = TransportConfig::default().parts();
         let mut inner = quinn_proto::ClientConfig::new(crypto);
         inner.transport_config(transport);
-        Self { inner, limits }
+        Self { inner, additions }
     }
 
     /// Trust servers whose certificates are signed by one of `roots`.
@@ -55,17 +55,17 @@ impl ClientConfig {
     #[cfg(feature = "platform-verifier")]
     pub fn try_with_platform_verifier() -> Result<Self, rustls::Error> {
         let inner = quinn_proto::ClientConfig::try_with_platform_verifier()?;
-        let (transport, limits) = TransportConfig::default().parts();
-        let mut this = Self { inner, limits };
+        let (transport, additions) = TransportConfig::default().parts();
+        let mut this = Self { inner, additions };
         this.inner.transport_config(transport);
         Ok(this)
     }
 
     /// Set the transport's configuration.
     pub fn transport_config(&mut self, transport: Arc<TransportConfig>) -> &mut Self {
-        let (transport, limits) = transport.parts();
+        let (transport, additions) = transport.parts();
         self.inner.transport_config(transport);
-        self.limits = limits;
+        self.additions = additions;
         self
     }
 
@@ -92,8 +92,8 @@ impl ClientConfig {
         self
     }
 
-    pub(crate) fn into_parts(self) -> (quinn_proto::ClientConfig, StreamLimits) {
-        (self.inner, self.limits)
+    pub(crate) fn into_parts(self) -> (quinn_proto::ClientConfig, Additions) {
+        (self.inner, self.additions)
     }
 }
 

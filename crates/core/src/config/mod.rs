@@ -8,5 +8,5 @@ mod transport;
 pub use client::ClientConfig;
 pub use endpoint::EndpointConfig;
 pub use server::ServerConfig;
-pub(crate) use transport::StreamLimits;
+pub(crate) use transport::Additions;
 pub use transport::TransportConfig;

@@ -9,7 +9,7 @@ use quinn_proto::{TimeSource, ValidationTokenConfig};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::TransportConfig;
-use super::transport::StreamLimits;
+use super::transport::Additions;
 use crate::crypto::{self, HandshakeTokenKey};
 use crate::tls;
 
@@ -132,14 +132,14 @@ impl ServerConfig {
         self
     }
 
-    /// What connections are accepted with, and the limits on streams to grow to.
-    pub(crate) fn parts(&self) -> (Arc<quinn_proto::ServerConfig>, StreamLimits) {
-        let (transport, limits) = self.transport.parts();
+    /// What connections are accepted with, and the additions on streams to grow to.
+    pub(crate) fn parts(&self) -> (Arc<quinn_proto::ServerConfig>, Additions) {
+        let (transport, additions) = self.transport.parts();
         let mut inner = self.inner.clone();
         inner.transport = transport;
         inner.crypto = self.crypto.clone();
         inner.validation_token = self.validation_token.clone();
-        (Arc::new(inner), limits)
+        (Arc::new(inner), additions)
     }
 }
 

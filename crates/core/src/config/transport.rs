@@ -7,7 +7,7 @@ use std::time::Duration;
 use quinn_proto::{AckFrequencyConfig, Dir, IdleTimeout, MtuDiscoveryConfig, VarInt, congestion};
 
 /// Streams that the peer may open before it has opened any, by [`Dir`]. More are granted as it
-/// does, see [`StreamLimits`].
+/// does, see [`Additions::grown`].
 ///
 /// An exchange with HTTP/3 or the like takes bidirectional streams, and a handful of unidirectional
 /// ones for control. Together they stay below 28, where quinn-proto's table of them doubles.
@@ -34,26 +34,31 @@ const MTU_MINIMUM_CHANGE_BYTES: u16 = 127;
 pub struct TransportConfig {
     /// Shared with connections, from when on it can no longer be changed.
     inner: Arc<quinn_proto::TransportConfig>,
-    limits: StreamLimits,
+    additions: Additions,
     eager_streams: bool,
     /// Whether the congestion controller is the application's choice.
     controller_chosen: bool,
 }
 
-/// How many streams the peer may have open at once, by [`Dir`].
+/// What holds for a connection beyond quinn-proto's configuration, or cannot be read from there.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct StreamLimits([VarInt; 2]);
+pub(crate) struct Additions {
+    /// How many streams the peer may have open at once, by [`Dir`].
+    streams: [VarInt; 2],
+    /// Whether its datagrams may share a send.
+    pub(crate) segmentation_offload: bool,
+}
 
-impl StreamLimits {
-    /// The new limit, when a peer that may open `current` streams has `open` of them.
+impl Additions {
+    /// The new limit of streams, when a peer that may open `current` streams has `open` of them.
     pub(crate) fn grown(&self, dir: Dir, open: u64, current: u64) -> Option<VarInt> {
-        let limit = self.0[dir as usize];
+        let limit = self.streams[dir as usize];
         (current < limit.into_inner() && open * 2 >= current).then_some(limit)
     }
 
-    /// Change a limit, as the application asked for.
+    /// Change the limit of streams, as the application asked for.
     pub(crate) fn set(&mut self, dir: Dir, limit: VarInt) {
-        self.0[dir as usize] = limit;
+        self.streams[dir as usize] = limit;
     }
 }
 
@@ -63,13 +68,13 @@ impl TransportConfig {
             .expect("a transport configuration cannot be changed once it is in use")
     }
 
-    /// What connections are made with, and the limits to grow to.
-    pub(crate) fn parts(&self) -> (Arc<quinn_proto::TransportConfig>, StreamLimits) {
-        (self.inner.clone(), self.limits)
+    /// What connections are made with, and what they need besides.
+    pub(crate) fn parts(&self) -> (Arc<quinn_proto::TransportConfig>, Additions) {
+        (self.inner.clone(), self.additions)
     }
 
     fn set_streams(&mut self, dir: Dir, limit: VarInt) {
-        self.limits.set(dir, limit);
+        self.additions.set(dir, limit);
         let initial = if self.eager_streams {
             limit
         } else {
@@ -100,7 +105,7 @@ impl TransportConfig {
     pub fn eager_streams(&mut self, eager: bool) -> &mut Self {
         self.eager_streams = eager;
         for dir in [Dir::Bi, Dir::Uni] {
-            self.set_streams(dir, self.limits.0[dir as usize]);
+            self.set_streams(dir, self.additions.streams[dir as usize]);
         }
         self
     }
@@ -259,6 +264,7 @@ impl TransportConfig {
     /// Default: true.
     pub fn enable_segmentation_offload(&mut self, enable: bool) -> &mut Self {
         self.edit().enable_segmentation_offload(enable);
+        self.additions.segmentation_offload = enable;
         self
     }
 
@@ -277,7 +283,10 @@ impl Default for TransportConfig {
         mtu_discovery.minimum_change(MTU_MINIMUM_CHANGE_BYTES);
         let mut this = Self {
             inner: Arc::default(),
-            limits: StreamLimits([limit; 2]),
+            additions: Additions {
+                streams: [limit; 2],
+                segmentation_offload: true,
+            },
             eager_streams: false,
             controller_chosen: false,
         };
@@ -291,7 +300,7 @@ impl Default for TransportConfig {
 impl fmt::Debug for TransportConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TransportConfig")
-            .field("stream_limits", &self.limits.0)
+            .field("stream_limits", &self.additions.streams)
             .field("eager_streams", &self.eager_streams)
             .field("inner", &self.inner)
             .finish()
@@ -310,11 +319,11 @@ mod tests {
 
     #[test]
     fn limits_grow_once_half_is_used() {
-        let (_, limits) = TransportConfig::default().parts();
-        assert_eq!(limits.grown(Dir::Bi, 7, 16), None);
-        assert_eq!(limits.grown(Dir::Bi, 8, 16), Some(VarInt::from_u32(100)));
+        let (_, additions) = TransportConfig::default().parts();
+        assert_eq!(additions.grown(Dir::Bi, 7, 16), None);
+        assert_eq!(additions.grown(Dir::Bi, 8, 16), Some(VarInt::from_u32(100)));
         assert_eq!(
-            limits.grown(Dir::Bi, 100, 100),
+            additions.grown(Dir::Bi, 100, 100),
             None,
             "never beyond what was configured"
         );
@@ -336,8 +345,8 @@ mod tests {
     fn low_limits_are_granted_at_once() {
         let mut config = TransportConfig::default();
         config.max_concurrent_bidi_streams(VarInt::from_u32(3));
-        let (_, limits) = config.parts();
-        assert_eq!(limits.grown(Dir::Bi, 3, 3), None);
+        let (_, additions) = config.parts();
+        assert_eq!(additions.grown(Dir::Bi, 3, 3), None);
     }
 
     #[test]
