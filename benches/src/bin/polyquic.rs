@@ -18,7 +18,9 @@ fn main() -> ExitCode {
         ("polyquic-smol-busy", |peer| {
             // What an application would choose that cares for latency more than for its processor.
             let busy = std::time::Duration::from_micros(100);
-            polyquic::smol::Builder::new().busy_poll(busy).run(|rt| peer.run(On(rt)))?
+            polyquic::smol::Builder::new()
+                .busy_poll(busy)
+                .run(|rt| peer.run(On(rt)))?
         }),
         ("polyquic-smol-multi", |peer| {
             polyquic::smol::run(peer.options.workers, |rt| peer.run(On(rt)))?
