@@ -158,6 +158,8 @@ impl Stack for MsQuic {
         if settings.own_defaults {
             described["tls"] = "OpenSSL (quictls), cipher suites in its own order".into();
             described["packet_size"] = "its own path MTU discovery".into();
+            described["transport"] =
+                format!("its own defaults, but {STREAMS} streams, as it permits none").into();
             return;
         }
         described["tls"] = "OpenSSL (quictls), AES-256-GCM only".into();

@@ -73,6 +73,7 @@ impl Stack for S2n {
             };
         }
         if settings.own_defaults {
+            described["packet_size"] = "its own path MTU discovery".into();
             return;
         }
         described["receive_window"] = u32::MAX.into();
