@@ -7,7 +7,7 @@ use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::{Pid, setsid},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     client,
@@ -15,7 +15,7 @@ use crate::{
     probe::{Probe, emit},
     relay, server,
     settings::Settings,
-    stack::Stack,
+    stack::{Connection, Endpoint, Stack},
     storm,
     workload::Workload,
 };
@@ -42,6 +42,11 @@ impl Peer {
         match self.options.role {
             Role::Server { listen } => {
                 let mut settings = self.settings.describe();
+                stack.correct(&self.settings, &mut settings);
+                describe_checks::<<S::Endpoint as Endpoint>::Connection>(
+                    &self.settings,
+                    &mut settings,
+                );
                 settings["scheduling"] = self.scheduling.into();
                 settings["differs_by"] = S::DIFFERS_BY.into();
                 server::run(
@@ -65,6 +70,20 @@ impl Peer {
             }
             Role::Relay { .. } => bail!("a relay runs on no stack"),
         }
+    }
+}
+
+/// Says which checks of a measurement there are, as a stack without the figure passes them unseen.
+fn describe_checks<C: Connection>(settings: &Settings, described: &mut Value) {
+    let check = |possible: bool| match possible {
+        true => "on",
+        false => "not possible with this stack's API",
+    };
+    if !settings.own_defaults {
+        described["packet_size_check"] = check(C::TELLS_PACKET_SIZE).into();
+    }
+    if settings.keep_alive.is_some() {
+        described["keep_alive_check"] = check(C::COUNTS_PACKETS).into();
     }
 }
 

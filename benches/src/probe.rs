@@ -132,6 +132,15 @@ impl Probe {
         self.phase.load(Ordering::Relaxed) == STOPPED
     }
 
+    /// Asks without the lock: a stack may have to wait for a thread that is about to set another
+    /// connection to be asked.
+    fn ask_packet_size(&self) -> Option<u64> {
+        let ask = lock(&self.packet_size).0.take()?;
+        let size = ask();
+        lock(&self.packet_size).0.get_or_insert(ask);
+        size
+    }
+
     /// The process as it is now.
     pub fn snapshot(&self) -> Snapshot {
         let usage = getrusage(UsageWho::RUSAGE_SELF).ok();
@@ -151,7 +160,7 @@ impl Probe {
             begun: self.begun.load(Ordering::Relaxed),
             operations: self.operations.load(Ordering::Relaxed),
             resident_bytes: resident_bytes(),
-            packet_size: lock(&self.packet_size).0.as_ref().and_then(|ask| ask()),
+            packet_size: self.ask_packet_size(),
         }
     }
 

@@ -11,6 +11,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Result, bail};
 use bytes::Bytes;
 pub use futures_util::future::BoxFuture;
+pub use serde_json::Value;
 
 use crate::{settings::Settings, tickets::Tickets};
 
@@ -22,6 +23,11 @@ pub trait Stack: Clone + Send + Sync + 'static {
     /// What a reader has to know because it cannot be set alike on all stacks, or deliberately is
     /// not: printed beside the settings.
     const DIFFERS_BY: &'static str = "nothing";
+
+    /// Corrects, in what [`Settings::describe`] says, the fields that are otherwise on this stack.
+    fn correct(&self, settings: &Settings, described: &mut Value) {
+        let _ = (settings, described);
+    }
 
     /// Starts a task that nobody waits for.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
@@ -89,6 +95,14 @@ pub trait Connection: Clone + Send + Sync + 'static {
     type SendStream: SendStream;
     /// The receiving half of a stream.
     type RecvStream: RecvStream;
+
+    /// Whether [`packet_size`](Self::packet_size) answers. Where not, the printed settings say that
+    /// the size of packets could not be checked.
+    const TELLS_PACKET_SIZE: bool = false;
+
+    /// Whether [`packets_sent`](Self::packets_sent) answers. Where not, the printed settings say
+    /// that keep-alives could not be checked.
+    const COUNTS_PACKETS: bool = false;
 
     /// Opens a bidirectional stream.
     fn open_bi(&self) -> impl Future<Output = Result<(Self::SendStream, Self::RecvStream)>> + Send;
@@ -286,6 +300,9 @@ macro_rules! impl_quinn_names {
         impl $crate::stack::Connection for Established {
             type SendStream = Outgoing;
             type RecvStream = Incoming;
+
+            const TELLS_PACKET_SIZE: bool = true;
+            const COUNTS_PACKETS: bool = true;
 
             async fn open_bi(&self) -> ::anyhow::Result<(Outgoing, Incoming)> {
                 let (send, recv) = self.0.open_bi().await?;

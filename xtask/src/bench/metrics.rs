@@ -87,7 +87,7 @@ impl Measurement {
                 };
                 // Loss may well make a stack think that its packets are too large.
                 if case.workload != "loss" {
-                    check_packet_size(sender, case)?;
+                    self.check_packet_size(sender, case)?;
                 }
                 let rate = receiver.bytes / receiver.elapsed;
                 ensure!(rate > 0.0, "nothing was transferred");
@@ -144,7 +144,7 @@ impl Measurement {
                 ])
             }
             "datagrams" => {
-                check_packet_size(client, case)?;
+                self.check_packet_size(client, case)?;
                 let rate = server.operations / server.elapsed;
                 ensure!(rate > 0.0, "nothing arrived");
                 let (server_cpu, client_cpu) = cpu_per(rate);
@@ -210,19 +210,28 @@ impl Measurement {
     }
 }
 
-/// Fails if the sender went on with smaller packets: another thing was measured then than what the
-/// table says.
-fn check_packet_size(sender: &Snapshot, case: &Case) -> Result<()> {
-    if let Some(size) = sender.packet_size
-        && case.provider != OWN_DEFAULTS
-    {
+impl Measurement {
+    /// Fails if the sender went on with smaller packets: another thing was measured then than what
+    /// the table says. It also fails if nobody knows, except where the settings say that the stack
+    /// does not tell.
+    fn check_packet_size(&self, sender: &Snapshot, case: &Case) -> Result<()> {
+        if case.provider == OWN_DEFAULTS {
+            return Ok(());
+        }
+        let Some(size) = sender.packet_size else {
+            ensure!(
+                self.settings["packet_size_check"] != "on",
+                "the sender did not tell the size of its packets"
+            );
+            return Ok(());
+        };
         ensure!(
             size == u64::from(case.packet_size),
             "the sender went from packets of {} bytes to {size}",
             case.packet_size
         );
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -332,6 +341,15 @@ mod tests {
         assert!(reduced.metrics(&case("download")).is_err());
         assert!(reduced.metrics(&case("upload")).is_ok());
         assert!(reduced.metrics(&case("loss")).is_ok());
+    }
+
+    #[test]
+    fn a_stack_that_tells_the_size_of_its_packets_has_to() {
+        let mut silent = measurement();
+        silent.server.packet_size = None;
+        assert!(silent.metrics(&case("download")).is_ok());
+        silent.settings["packet_size_check"] = json!("on");
+        assert!(silent.metrics(&case("download")).is_err());
     }
 
     #[test]

@@ -26,7 +26,7 @@ use futures_executor::block_on;
 use polyquic_bench::{
     peer::{self, Peer},
     settings::Settings,
-    stack::{self, Stack},
+    stack::{self, Stack, Value},
 };
 
 use packets::{Receiver, Sender, Socket};
@@ -51,6 +51,29 @@ impl Stack for Threads {
     const DIFFERS_BY: &'static str = "no protocol at all: AES-128-GCM with a fixed key per \
         packet, as many segments a send as fit 65,507 bytes, blocking calls on threads; no \
         handshake, acknowledgement, retransmission, flow or congestion control";
+
+    fn correct(&self, settings: &Settings, described: &mut Value) {
+        described["tls"] = "none: AES-128-GCM by aws-lc-rs, with a fixed key".into();
+        described["packet_size"] = settings.packet_size.into();
+        for absent in [
+            "certificate",
+            "resumption",
+            "keep_alive",
+            "stream_receive_window",
+            "receive_window",
+            "send_window",
+            "max_concurrent_streams",
+            "datagram_buffers",
+            "congestion_control",
+            "initial_window",
+            "ack_frequency",
+        ] {
+            described[absent] = "none".into();
+        }
+        if settings.own_defaults {
+            described["transport"] = "none".into();
+        }
+    }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         thread::spawn(move || block_on(task));
@@ -163,12 +186,19 @@ impl stack::Connection for Connection {
     type SendStream = Outgoing;
     type RecvStream = Incoming;
 
+    const TELLS_PACKET_SIZE: bool = true;
+
     async fn open_bi(&self) -> Result<(Outgoing, Incoming)> {
         self.halves()
     }
 
     async fn accept_bi(&self) -> Result<(Outgoing, Incoming)> {
         self.halves()
+    }
+
+    /// Nothing ever changes it.
+    fn packet_size(&self) -> Option<u64> {
+        Some(self.socket.packet_size() as u64)
     }
 
     /// Nobody would hear of it.

@@ -61,6 +61,10 @@ impl Socket {
     pub(crate) fn local_addr(&self) -> Result<SocketAddr> {
         Ok(self.socket.local_addr()?)
     }
+
+    pub(crate) fn packet_size(&self) -> usize {
+        self.packet_size
+    }
 }
 
 fn nonce(number: [u8; NUMBER_BYTES]) -> Nonce {

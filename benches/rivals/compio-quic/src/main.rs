@@ -5,9 +5,17 @@
 
 #![forbid(unsafe_code)]
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use bytes::Bytes;
 use compio::{
     buf::BufResult,
@@ -23,11 +31,18 @@ use compio_quic::{
 };
 use polyquic_bench::{
     peer::{self, Peer},
-    settings::{IDLE_TIMEOUT, SEND_WINDOW_BYTES, STREAM_RECEIVE_WINDOW_BYTES, STREAMS, Settings},
-    stack::{self, Stack},
+    settings::{
+        DATAGRAM_RECEIVE_BUFFER_BYTES, DATAGRAM_SEND_BUFFER_BYTES, IDLE_TIMEOUT, SEND_WINDOW_BYTES,
+        STREAM_RECEIVE_WINDOW_BYTES, STREAMS, Settings,
+    },
+    stack::{self, BoxFuture, Stack},
+    tickets::Tickets,
 };
 use rustls::crypto::CryptoProvider;
 use send_wrapper::SendWrapper;
+
+/// So often, in writes, a connection is asked for the size of its packets.
+const WRITES_PER_LOOK: u32 = 64;
 
 fn main() -> ExitCode {
     peer::main(&[("compio-quic", io_uring)])
@@ -69,14 +84,14 @@ impl Stack for Compio {
     fn server(&self, settings: &Settings, listen: SocketAddr) -> Result<Endpoint> {
         let tls = QuicServerConfig::try_from(settings.server_tls(own_provider())?)?;
         let mut config = ServerConfig::with_crypto(Arc::new(tls));
-        config.transport_config(transport_config(settings)?);
+        config.transport_config(transport_config(settings, None)?);
         endpoint(settings, listen, Some(config), None)
     }
 
     fn client(&self, settings: &Settings) -> Result<Endpoint> {
         let tls = QuicClientConfig::try_from(settings.client_tls(own_provider())?)?;
         let mut config = ClientConfig::new(Arc::new(tls));
-        config.transport_config(transport_config(settings)?);
+        config.transport_config(transport_config(settings, settings.keep_alive)?);
         endpoint(settings, "127.0.0.1:0".parse()?, None, Some(config))
     }
 }
@@ -94,9 +109,17 @@ fn endpoint(
     Ok(Endpoint(SendWrapper::new(endpoint)))
 }
 
-fn transport_config(settings: &Settings) -> Result<Arc<TransportConfig>> {
+fn transport_config(
+    settings: &Settings,
+    keep_alive: Option<Duration>,
+) -> Result<Arc<TransportConfig>> {
     let mut transport = TransportConfig::default();
+    transport.keep_alive_interval(keep_alive);
     if !settings.own_defaults {
+        let mut cubic = CubicConfig::default();
+        if let Some(bytes) = settings.initial_window() {
+            cubic.initial_window(bytes);
+        }
         transport
             .initial_mtu(settings.packet_size)
             .mtu_discovery_config(None)
@@ -106,10 +129,11 @@ fn transport_config(settings: &Settings) -> Result<Arc<TransportConfig>> {
             .max_concurrent_bidi_streams(STREAMS.into())
             .max_concurrent_uni_streams(STREAMS.into())
             .max_idle_timeout(Some(IDLE_TIMEOUT.try_into()?))
-            .keep_alive_interval(None)
+            .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE_BUFFER_BYTES))
+            .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER_BYTES)
             .ack_frequency_config(None)
-            .congestion_controller_factory(Arc::new(CubicConfig::default()))
-            .enable_segmentation_offload(true);
+            .congestion_controller_factory(Arc::new(cubic))
+            .enable_segmentation_offload(settings.segmentation_offload());
     }
     Ok(Arc::new(transport))
 }
@@ -135,57 +159,139 @@ impl stack::Endpoint for Endpoint {
     }
 
     fn handshake(incoming: Self::Incoming) -> impl Future<Output = Result<Connection>> + Send {
-        local(async { Ok(Connection(SendWrapper::new(incoming.take().await?))) })
+        local(async { Ok(Connection::new(incoming.take().await?)) })
     }
 
     fn connect(&self, server: SocketAddr) -> impl Future<Output = Result<Connection>> + Send {
         local(async move {
             let connecting = self.0.connect(server, "localhost", None)?;
-            Ok(Connection(SendWrapper::new(connecting.await?)))
+            Ok(Connection::new(connecting.await?))
         })
+    }
+
+    async fn ticket(&self, tickets: &Tickets) -> Result<()> {
+        tickets.reserve().await;
+        Ok(())
+    }
+
+    fn connect_early(
+        &self,
+        server: SocketAddr,
+    ) -> impl Future<Output = Result<(Connection, BoxFuture<'static, bool>)>> + Send {
+        local(async move {
+            let connecting = self.0.connect(server, "localhost", None)?;
+            let Ok(connection) = connecting.into_0rtt() else {
+                bail!("a connection without a ticket that permits 0-RTT");
+            };
+            let waiting = connection.clone();
+            // An error ends the workload elsewhere.
+            let accepted = local(async move { waiting.accepted_0rtt().await.unwrap_or(false) });
+            let accepted: BoxFuture<'static, bool> = Box::pin(accepted);
+            Ok((Connection::new(connection), accepted))
+        })
+    }
+
+    async fn handshake_early(incoming: Self::Incoming) -> Result<Connection> {
+        let Ok(connection) = incoming.take().accept()?.into_0rtt() else {
+            bail!("a server that cannot use a connection early");
+        };
+        Ok(Connection::new(connection))
     }
 }
 
 #[derive(Clone)]
-struct Connection(SendWrapper<compio_quic::Connection>);
+struct Connection {
+    inner: SendWrapper<compio_quic::Connection>,
+    /// Zero before the first look. Whoever wants to know it is on another thread.
+    packet_size: Arc<AtomicU64>,
+}
+
+impl Connection {
+    fn new(inner: compio_quic::Connection) -> Self {
+        Self {
+            inner: SendWrapper::new(inner),
+            packet_size: Arc::default(),
+        }
+    }
+
+    fn halves(
+        &self,
+        (send, recv): (compio_quic::SendStream, compio_quic::RecvStream),
+    ) -> (SendStream, RecvStream) {
+        let send = SendStream {
+            inner: SendWrapper::new(send),
+            connection: self.clone(),
+            writes: 0,
+        };
+        (send, RecvStream(SendWrapper::new(recv)))
+    }
+
+    fn look_at_packet_size(&self) {
+        let size = self.inner.stats().path.current_mtu;
+        self.packet_size.store(size.into(), Ordering::Relaxed);
+    }
+}
 
 impl stack::Connection for Connection {
     type SendStream = SendStream;
     type RecvStream = RecvStream;
 
+    const TELLS_PACKET_SIZE: bool = true;
+    const COUNTS_PACKETS: bool = true;
+
     fn open_bi(&self) -> impl Future<Output = Result<(SendStream, RecvStream)>> + Send {
-        local(async { Ok(halves(self.0.open_bi_wait().await?)) })
+        local(async { Ok(self.halves(self.inner.open_bi_wait().await?)) })
     }
 
     fn accept_bi(&self) -> impl Future<Output = Result<(SendStream, RecvStream)>> + Send {
-        local(async { Ok(halves(self.0.accept_bi().await?)) })
+        local(async { Ok(self.halves(self.inner.accept_bi().await?)) })
     }
 
     fn close(&self) {
-        self.0.close(0u32.into(), &[]);
+        self.inner.close(0u32.into(), &[]);
     }
 
     fn closed(&self) -> impl Future<Output = ()> + Send {
         local(async {
-            self.0.closed().await;
+            self.inner.closed().await;
         })
+    }
+
+    fn send_datagram(&self, data: Bytes) -> impl Future<Output = Result<()>> + Send {
+        // Once, as a look at each would cost some.
+        if self.packet_size.load(Ordering::Relaxed) == 0 {
+            self.look_at_packet_size();
+        }
+        local(async { Ok(self.inner.send_datagram_wait(data).await?) })
+    }
+
+    fn read_datagram(&self) -> impl Future<Output = Result<Bytes>> + Send {
+        local(async { Ok(self.inner.recv_datagram().await?) })
+    }
+
+    fn packet_size(&self) -> Option<u64> {
+        let size = self.packet_size.load(Ordering::Relaxed);
+        (size > 0).then_some(size)
+    }
+
+    fn packets_sent(&self) -> Option<u64> {
+        Some(self.inner.stats().udp_tx.datagrams)
     }
 }
 
-fn halves(
-    (send, recv): (compio_quic::SendStream, compio_quic::RecvStream),
-) -> (SendStream, RecvStream) {
-    (
-        SendStream(SendWrapper::new(send)),
-        RecvStream(SendWrapper::new(recv)),
-    )
+struct SendStream {
+    inner: SendWrapper<compio_quic::SendStream>,
+    connection: Connection,
+    writes: u32,
 }
-
-struct SendStream(SendWrapper<compio_quic::SendStream>);
 
 impl stack::SendStream for SendStream {
     fn write_chunk(&mut self, chunk: Bytes) -> impl Future<Output = Result<()>> + Send {
-        local(async { Ok(self.0.write_all_chunks(&mut [chunk]).await?) })
+        if self.writes.is_multiple_of(WRITES_PER_LOOK) {
+            self.connection.look_at_packet_size();
+        }
+        self.writes = self.writes.wrapping_add(1);
+        local(async { Ok(self.inner.write_all_chunks(&mut [chunk]).await?) })
     }
 
     fn write_all(&mut self, data: &[u8]) -> impl Future<Output = Result<()>> + Send {
@@ -193,7 +299,7 @@ impl stack::SendStream for SendStream {
     }
 
     fn finish(&mut self) -> Result<()> {
-        Ok(self.0.finish()?)
+        Ok(self.inner.finish()?)
     }
 }
 

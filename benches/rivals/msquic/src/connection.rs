@@ -10,11 +10,14 @@ use std::{
 use anyhow::{Result, anyhow};
 use msquic::{
     ConnectionEvent, ConnectionRef, ConnectionShutdownFlags, Status, StreamOpenFlags,
-    StreamStartFlags,
+    StreamStartFlags, ffi::QUIC_STATISTICS_V2,
 };
 use polyquic_bench::stack;
 
-use crate::stream::{Incoming, Outgoing, Stream, halves};
+use crate::{
+    HEADER_BYTES,
+    stream::{Incoming, Outgoing, Stream, halves},
+};
 
 /// What the callback and the application share.
 #[derive(Default)]
@@ -56,6 +59,11 @@ impl Inner {
     pub(crate) fn handle(&self) -> Result<Arc<msquic::Connection>> {
         let handle = self.state().handle.clone();
         handle.ok_or_else(|| anyhow!("the connection is closed"))
+    }
+
+    /// What msquic has counted: waits for its thread, unless this is it. `None` once it is closed.
+    fn statistics(&self) -> Option<QUIC_STATISTICS_V2> {
+        self.handle().ok()?.get_stats_v2().ok()
     }
 
     /// What the connection calls back; its last event frees the caller, so nothing follows this.
@@ -150,6 +158,9 @@ impl stack::Connection for Connection {
     type SendStream = Outgoing;
     type RecvStream = Incoming;
 
+    const TELLS_PACKET_SIZE: bool = true;
+    const COUNTS_PACKETS: bool = true;
+
     async fn open_bi(&self) -> Result<(Outgoing, Incoming)> {
         let stream = Arc::new(Stream::default());
         let callback = Stream::callback(&stream);
@@ -167,6 +178,16 @@ impl stack::Connection for Connection {
         let inner = &self.0.0;
         let stream = inner.wait(|state| state.streams.pop_front()).await?;
         Ok(halves(stream))
+    }
+
+    fn packet_size(&self) -> Option<u64> {
+        let mtu = self.0.0.statistics()?.SendPathMtu;
+        Some(mtu.checked_sub(HEADER_BYTES)?.into())
+    }
+
+    /// QUIC packets, as it does not count datagrams; keep-alives are one in each.
+    fn packets_sent(&self) -> Option<u64> {
+        Some(self.0.0.statistics()?.SendTotalPackets)
     }
 
     fn close(&self) {

@@ -29,15 +29,15 @@ use msquic::{
 use polyquic_bench::{
     options::Options,
     peer::{self, Peer},
-    settings::{IDLE_TIMEOUT, STREAMS, Settings},
-    stack::{self, Stack},
+    settings::{IDLE_TIMEOUT, STREAM_RECEIVE_WINDOW_BYTES, STREAMS, Settings},
+    stack::{self, Stack, Value},
 };
 
 use connection::{Connection, Inner};
 
 /// What msquic counts as part of a packet's size and the other stacks do not: the headers of IPv4
 /// and UDP.
-const HEADER_BYTES: u16 = 28;
+pub(crate) const HEADER_BYTES: u16 = 28;
 /// As the other stacks' but a power of two, as msquic wants it.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// More than all streams together may use.
@@ -153,6 +153,26 @@ impl Stack for MsQuic {
         what is sent, as it does by default, and the program what is received; socket buffers of \
         its own choice; one processor means one thread, on which the application runs too";
 
+    fn correct(&self, settings: &Settings, described: &mut Value) {
+        described["socket_buffers"] = "its own choice".into();
+        if settings.own_defaults {
+            described["tls"] = "OpenSSL (quictls), cipher suites in its own order".into();
+            described["packet_size"] = "its own path MTU discovery".into();
+            described["transport"] =
+                format!("its own defaults, but {STREAMS} streams, as it permits none").into();
+            return;
+        }
+        described["tls"] = "OpenSSL (quictls), AES-256-GCM only".into();
+        described["stream_receive_window"] = STREAM_WINDOW_BYTES.into();
+        described["receive_window"] = CONNECTION_WINDOW_BYTES.into();
+        described["send_window"] = format!("{STREAM_RECEIVE_WINDOW_BYTES} per stream").into();
+        described["datagram_buffers"] = "no datagrams here".into();
+        described["congestion_control"] = "cubic, paced".into();
+        described["initial_window"] = "its own".into();
+        described["ack_frequency"] = "its own".into();
+        described["segmentation_offload"] = "on, where it finds it".into();
+    }
+
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         task::spawn(work);
     }
@@ -166,7 +186,7 @@ impl Stack for MsQuic {
         let files = &self.shared.files;
         let file = CertificateFile::new(files.key.clone(), files.certificate.clone());
         let credential = CredentialConfig::new().set_credential(Credential::CertificateFile(file));
-        let configuration = self.configuration(settings, credential)?;
+        let configuration = self.configuration(settings, None, credential)?;
         let accepted = Arc::new(Accepted::default());
         let queue = accepted.clone();
         let listener = Listener::open(&self.shared.registration, move |_, event| {
@@ -197,7 +217,7 @@ impl Stack for MsQuic {
         let dialer = Dialer {
             // A port for all connections, which msquic binds itself.
             address: UdpSocket::bind("127.0.0.1:0")?.local_addr()?,
-            configuration: self.configuration(settings, credential)?,
+            configuration: self.configuration(settings, settings.keep_alive, credential)?,
             shared: self.shared.clone(),
         };
         let address = dialer.address;
@@ -218,9 +238,13 @@ impl MsQuic {
     fn configuration(
         &self,
         settings: &Settings,
+        keep_alive: Option<Duration>,
         mut credential: CredentialConfig,
     ) -> Result<Configuration> {
         let mut msquic = msquic::Settings::new();
+        if let Some(interval) = keep_alive {
+            msquic = msquic.set_KeepAliveIntervalMs(interval.as_millis().try_into()?);
+        }
         if settings.own_defaults {
             // It lets the peer open none by default.
             msquic = msquic.set_PeerBidiStreamCount(STREAMS.try_into()?);

@@ -4,17 +4,21 @@
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use bytes::Bytes;
 use noq::{
-    ClientConfig, EndpointConfig, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, EndpointConfig, PathId, ServerConfig, TransportConfig, VarInt,
     congestion::CubicConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use polyquic_bench::{
     peer::{self, Peer},
-    settings::{IDLE_TIMEOUT, SEND_WINDOW_BYTES, STREAM_RECEIVE_WINDOW_BYTES, STREAMS, Settings},
-    stack::{self, Stack},
+    settings::{
+        DATAGRAM_RECEIVE_BUFFER_BYTES, DATAGRAM_SEND_BUFFER_BYTES, IDLE_TIMEOUT, SEND_WINDOW_BYTES,
+        STREAM_RECEIVE_WINDOW_BYTES, STREAMS, Settings,
+    },
+    stack::{self, BoxFuture, Stack},
+    tickets::Tickets,
 };
 use rustls::crypto::CryptoProvider;
 
@@ -46,14 +50,14 @@ impl Stack for Noq {
     fn server(&self, settings: &Settings, listen: SocketAddr) -> Result<Endpoint> {
         let tls = QuicServerConfig::try_from(settings.server_tls(own_provider())?)?;
         let mut config = ServerConfig::with_crypto(Arc::new(tls));
-        config.transport_config(transport_config(settings)?);
+        config.transport_config(transport_config(settings, None)?);
         endpoint(settings, listen, Some(config))
     }
 
     fn client(&self, settings: &Settings) -> Result<Endpoint> {
         let tls = QuicClientConfig::try_from(settings.client_tls(own_provider())?)?;
         let mut config = ClientConfig::new(Arc::new(tls));
-        config.transport_config(transport_config(settings)?);
+        config.transport_config(transport_config(settings, settings.keep_alive)?);
         let endpoint = endpoint(settings, "127.0.0.1:0".parse()?, None)?;
         endpoint.0.set_default_client_config(config);
         Ok(endpoint)
@@ -76,9 +80,17 @@ fn endpoint(
 }
 
 /// Multipath, address discovery and NAT traversal are off by default, and stay so.
-fn transport_config(settings: &Settings) -> Result<Arc<TransportConfig>> {
+fn transport_config(
+    settings: &Settings,
+    keep_alive: Option<Duration>,
+) -> Result<Arc<TransportConfig>> {
     let mut transport = TransportConfig::default();
+    transport.keep_alive_interval(keep_alive);
     if !settings.own_defaults {
+        let mut cubic = CubicConfig::default();
+        if let Some(bytes) = settings.initial_window() {
+            cubic.initial_window(bytes);
+        }
         transport
             .initial_mtu(settings.packet_size)
             .mtu_discovery_config(None)
@@ -88,10 +100,11 @@ fn transport_config(settings: &Settings) -> Result<Arc<TransportConfig>> {
             .max_concurrent_bidi_streams(STREAMS.into())
             .max_concurrent_uni_streams(STREAMS.into())
             .max_idle_timeout(Some(IDLE_TIMEOUT.try_into()?))
-            .keep_alive_interval(None)
+            .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE_BUFFER_BYTES))
+            .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER_BYTES)
             .ack_frequency_config(None)
-            .congestion_controller_factory(Arc::new(CubicConfig::default()))
-            .enable_segmentation_offload(true);
+            .congestion_controller_factory(Arc::new(cubic))
+            .enable_segmentation_offload(settings.segmentation_offload());
     }
     Ok(Arc::new(transport))
 }
@@ -123,6 +136,29 @@ impl stack::Endpoint for Endpoint {
     async fn connect(&self, server: SocketAddr) -> Result<Connection> {
         Ok(Connection(self.0.connect(server, "localhost")?.await?))
     }
+
+    async fn ticket(&self, tickets: &Tickets) -> Result<()> {
+        tickets.reserve().await;
+        Ok(())
+    }
+
+    async fn connect_early(
+        &self,
+        server: SocketAddr,
+    ) -> Result<(Connection, BoxFuture<'static, bool>)> {
+        let connecting = self.0.connect(server, "localhost")?;
+        let Ok((connection, accepted)) = connecting.into_0rtt() else {
+            bail!("a connection without a ticket that permits 0-RTT");
+        };
+        Ok((Connection(connection), Box::pin(accepted)))
+    }
+
+    async fn handshake_early(incoming: noq::Incoming) -> Result<Connection> {
+        let Ok((connection, _)) = incoming.accept()?.into_0rtt() else {
+            bail!("a server that cannot use a connection early");
+        };
+        Ok(Connection(connection))
+    }
 }
 
 #[derive(Clone)]
@@ -131,6 +167,9 @@ struct Connection(noq::Connection);
 impl stack::Connection for Connection {
     type SendStream = SendStream;
     type RecvStream = RecvStream;
+
+    const TELLS_PACKET_SIZE: bool = true;
+    const COUNTS_PACKETS: bool = true;
 
     async fn open_bi(&self) -> Result<(SendStream, RecvStream)> {
         let (send, recv) = self.0.open_bi().await?;
@@ -148,6 +187,23 @@ impl stack::Connection for Connection {
 
     async fn closed(&self) {
         self.0.closed().await;
+    }
+
+    async fn send_datagram(&self, data: Bytes) -> Result<()> {
+        Ok(self.0.send_datagram_wait(data).await?)
+    }
+
+    async fn read_datagram(&self) -> Result<Bytes> {
+        Ok(self.0.read_datagram().await?)
+    }
+
+    /// Of the only path, as multipath is off.
+    fn packet_size(&self) -> Option<u64> {
+        Some(self.0.path_stats(PathId::ZERO)?.current_mtu.into())
+    }
+
+    fn packets_sent(&self) -> Option<u64> {
+        Some(self.0.stats().udp_tx.datagrams)
     }
 }
 

@@ -11,13 +11,18 @@ use bytes::Bytes;
 use polyquic_bench::{
     peer::{self, Peer, Start},
     settings::{IDLE_TIMEOUT, STREAM_RECEIVE_WINDOW_BYTES, STREAMS, Settings},
-    stack::{self, Stack},
+    stack::{self, Stack, Value},
 };
 use s2n_quic::{
     Client, Server,
     client::Connect,
     connection::{self, Handle, StreamAcceptor},
-    provider::{congestion_controller::Cubic, io::tokio::Provider as Io, limits::Limits},
+    provider::{
+        congestion_controller::Cubic,
+        event::{ConnectionInfo, ConnectionMeta, Subscriber, events::MtuUpdated},
+        io::tokio::Provider as Io,
+        limits::Limits,
+    },
     stream::{BidirectionalStream, ReceiveStream, SendStream},
 };
 use tokio::sync::Mutex;
@@ -59,6 +64,26 @@ impl Stack for S2n {
         up to 64 segments a send; s2n-quic-s2ntls does TLS with s2n-tls (policy 20250414, \
         AES-256-GCM only) and AEAD with aws-lc-rs";
 
+    fn correct(&self, settings: &Settings, described: &mut Value) {
+        #[cfg(feature = "s2n-tls")]
+        if matches!(self.tls, tls::Provider::S2n(_)) {
+            described["tls"] = match settings.own_defaults {
+                true => "s2n-tls with aws-lc, its default policy".into(),
+                false => format!("s2n-tls with aws-lc, policy {}", tls::POLICY).into(),
+            };
+        }
+        if settings.own_defaults {
+            described["packet_size"] = "its own path MTU discovery".into();
+            return;
+        }
+        described["receive_window"] = u32::MAX.into();
+        described["send_window"] = format!("{STREAM_RECEIVE_WINDOW_BYTES} per stream").into();
+        described["datagram_buffers"] = "no datagrams here".into();
+        described["initial_window"] = "its own".into();
+        described["ack_frequency"] = "its own".into();
+        described["segmentation_offload"] = "on, up to 64 segments".into();
+    }
+
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(task);
     }
@@ -72,7 +97,8 @@ impl Stack for S2n {
         let builder = Server::builder()
             .with_io(io(settings, listen)?)?
             .with_limits(limits(settings)?)?
-            .with_congestion_controller(Cubic::default())?;
+            .with_congestion_controller(Cubic::default())?
+            .with_event(PacketSizes)?;
         let server = match &self.tls {
             tls::Provider::Rustls => builder.with_tls(tls::rustls_server(settings)?)?.start()?,
             #[cfg(feature = "s2n-tls")]
@@ -88,13 +114,44 @@ impl Stack for S2n {
         let builder = Client::builder()
             .with_io(io(settings, "127.0.0.1:0".parse()?)?)?
             .with_limits(limits(settings)?)?
-            .with_congestion_controller(Cubic::default())?;
+            .with_congestion_controller(Cubic::default())?
+            .with_event(PacketSizes)?;
         let client = match &self.tls {
             tls::Provider::Rustls => builder.with_tls(tls::rustls_client(settings)?)?.start()?,
             #[cfg(feature = "s2n-tls")]
             tls::Provider::S2n(files) => builder.with_tls(files.client(settings)?)?.start()?,
         };
-        Ok(Endpoint::Client(client))
+        Ok(Endpoint::Client {
+            client,
+            keep_alive: settings.keep_alive.is_some(),
+        })
+    }
+}
+
+/// Keeps the size of each connection's packets. It hears of nothing else, as counting packets would
+/// cost something for each of them.
+struct PacketSizes;
+
+struct PacketSize(u16);
+
+impl Subscriber for PacketSizes {
+    type ConnectionContext = PacketSize;
+
+    fn create_connection_context(
+        &mut self,
+        _meta: &ConnectionMeta,
+        _info: &ConnectionInfo,
+    ) -> PacketSize {
+        PacketSize(0)
+    }
+
+    fn on_mtu_updated(
+        &mut self,
+        context: &mut PacketSize,
+        _meta: &ConnectionMeta,
+        event: &MtuUpdated,
+    ) {
+        context.0 = event.mtu;
     }
 }
 
@@ -117,7 +174,10 @@ fn io(settings: &Settings, address: SocketAddr) -> Result<Io> {
 }
 
 fn limits(settings: &Settings) -> Result<Limits> {
-    let limits = Limits::new();
+    let mut limits = Limits::new();
+    if let Some(interval) = settings.keep_alive {
+        limits = limits.with_max_keep_alive_period(interval)?;
+    }
     if settings.own_defaults {
         return Ok(limits);
     }
@@ -143,7 +203,10 @@ enum Endpoint {
         /// Only the task that accepts ever locks it.
         server: Arc<Mutex<Server>>,
     },
-    Client(Client),
+    Client {
+        client: Client,
+        keep_alive: bool,
+    },
 }
 
 impl stack::Endpoint for Endpoint {
@@ -153,14 +216,14 @@ impl stack::Endpoint for Endpoint {
     fn local_addr(&self) -> Result<SocketAddr> {
         match self {
             Self::Server { address, .. } => Ok(*address),
-            Self::Client(client) => Ok(client.local_addr()?),
+            Self::Client { client, .. } => Ok(client.local_addr()?),
         }
     }
 
     async fn accept(&self) -> Option<s2n_quic::Connection> {
         match self {
             Self::Server { server, .. } => server.lock().await.accept().await,
-            Self::Client(_) => None,
+            Self::Client { .. } => None,
         }
     }
 
@@ -170,11 +233,15 @@ impl stack::Endpoint for Endpoint {
     }
 
     async fn connect(&self, server: SocketAddr) -> Result<Connection> {
-        let Self::Client(client) = self else {
+        let Self::Client { client, keep_alive } = self else {
             anyhow::bail!("a server does not connect");
         };
         let connect = Connect::new(server).with_server_name("localhost");
-        Ok(client.connect(connect).await?.into())
+        let mut connection = client.connect(connect).await?;
+        if *keep_alive {
+            connection.keep_alive(true)?;
+        }
+        Ok(connection.into())
     }
 }
 
@@ -199,6 +266,8 @@ impl stack::Connection for Connection {
     type SendStream = Outgoing;
     type RecvStream = Incoming;
 
+    const TELLS_PACKET_SIZE: bool = true;
+
     async fn open_bi(&self) -> Result<(Outgoing, Incoming)> {
         Ok(halves(
             self.handle.clone().open_bidirectional_stream().await?,
@@ -219,6 +288,11 @@ impl stack::Connection for Connection {
         let mut acceptor = self.acceptor.lock().await;
         // No stream is expected; one that comes anyway is dropped, and so reset.
         while let Ok::<_, connection::Error>(Some(_)) = acceptor.accept().await {}
+    }
+
+    fn packet_size(&self) -> Option<u64> {
+        let size = |size: &PacketSize| size.0.into();
+        self.handle.query_event_context(size).ok()
     }
 }
 

@@ -36,7 +36,7 @@ fn own_provider() -> Arc<CryptoProvider> {
 }
 
 #[cfg(feature = "s2n-tls")]
-pub(crate) use with_s2n_tls::Pem;
+pub(crate) use with_s2n_tls::{POLICY, Pem};
 
 #[cfg(feature = "s2n-tls")]
 mod with_s2n_tls {
@@ -51,7 +51,7 @@ mod with_s2n_tls {
     use s2n_tls::security::Policy;
 
     /// TLS 1.3 with AES-256-GCM, which the other stacks prefer, and certificates on P-256.
-    const POLICY: &str = "20250414";
+    pub(crate) const POLICY: &str = "20250414";
 
     /// Certificate and key in the form that s2n-tls reads.
     #[derive(Clone)]

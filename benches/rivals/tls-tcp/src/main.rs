@@ -12,12 +12,12 @@ mod pool;
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use polyquic_bench::{
     peer::{self, Peer},
     settings::Settings,
-    stack::{self, Stack},
+    stack::{self, Stack, Value},
 };
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -54,6 +54,33 @@ impl Stack for TlsTcp {
         16 streams or 64 concurrent requests are as many connections; every write is a message \
         with its length (4 bytes) first";
 
+    fn correct(&self, settings: &Settings, described: &mut Value) {
+        for (name, value) in [
+            ("packet_size", "the kernel's choice"),
+            ("mtu_discovery", "the kernel's"),
+            ("socket_buffers", "as the kernel tunes them"),
+            ("keep_alive", "none"),
+        ] {
+            described[name] = value.into();
+        }
+        if settings.own_defaults {
+            described["transport"] = "TCP (cubic), otherwise as the kernel has it".into();
+            return;
+        }
+        for (name, value) in [
+            ("stream_receive_window", "as the kernel tunes it"),
+            ("receive_window", "none, a stream is a connection"),
+            ("send_window", "as the kernel tunes it"),
+            ("max_concurrent_streams", "no limit"),
+            ("datagram_buffers", "no datagrams"),
+            ("initial_window", "the kernel's"),
+            ("ack_frequency", "the kernel's"),
+            ("segmentation_offload", "the kernel's"),
+        ] {
+            described[name] = value.into();
+        }
+    }
+
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(task);
     }
@@ -73,6 +100,7 @@ impl Stack for TlsTcp {
     }
 
     fn client(&self, settings: &Settings) -> Result<Endpoint> {
+        ensure!(settings.keep_alive.is_none(), "no keep-alives here");
         let tls = settings.client_tls(own_provider())?;
         Ok(Endpoint::Client(Arc::new(tls).into()))
     }

@@ -46,6 +46,8 @@ struct State {
     /// How many this side has started.
     opened: u64,
     waiting: Vec<Waker>,
+    /// `None` before the worker has looked.
+    packet_size: Option<u64>,
 }
 
 #[derive(Default)]
@@ -254,6 +256,7 @@ impl ApplicationOverQuic for Application {
     fn process_writes(&mut self, qconn: &mut QuicheConnection) -> QuicResult<()> {
         let mut state = self.0.state();
         Self::work(&mut state, qconn);
+        state.packet_size = Some(qconn.max_send_udp_payload_size() as u64);
         if std::mem::take(&mut state.close_wanted) {
             // An error says that it is closed already.
             let _ = qconn.close(true, 0, &[]);
@@ -333,6 +336,8 @@ impl stack::Connection for Connection {
     type SendStream = SendStream;
     type RecvStream = RecvStream;
 
+    const TELLS_PACKET_SIZE: bool = true;
+
     /// quiche has no such call: a stream begins with its first data, which waits until the peer
     /// allows another stream.
     async fn open_bi(&self) -> Result<(SendStream, RecvStream)> {
@@ -352,6 +357,10 @@ impl stack::Connection for Connection {
             .wait(|state| state.arrived.pop_front())
             .await?;
         Ok(self.halves(id))
+    }
+
+    fn packet_size(&self) -> Option<u64> {
+        self.0.shared.state().packet_size
     }
 
     fn close(&self) {

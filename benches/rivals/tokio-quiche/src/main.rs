@@ -21,7 +21,7 @@ use boring::{
 use polyquic_bench::{
     peer::{self, Peer},
     settings::{IDLE_TIMEOUT, STREAM_RECEIVE_WINDOW_BYTES, STREAMS, Settings},
-    stack::{self, Stack},
+    stack::{self, Stack, Value},
 };
 use tokio::{
     net::UdpSocket,
@@ -124,6 +124,21 @@ impl Stack for TokioQuiche {
         send buffer is limited per stream (1,250,000); the connection's window is 1 GiB; HyStart \
         is on, as by default";
 
+    fn correct(&self, settings: &Settings, described: &mut Value) {
+        described["keep_alive"] = "none, it has no setting for that".into();
+        if settings.own_defaults {
+            described["tls"] = "BoringSSL, cipher suites in its own order".into();
+            described["packet_size"] = "its own default, without path MTU discovery".into();
+            return;
+        }
+        described["tls"] = "BoringSSL, AES-128-GCM first".into();
+        described["receive_window"] = CONNECTION_WINDOW_BYTES.into();
+        described["send_window"] = format!("{STREAM_RECEIVE_WINDOW_BYTES} per stream").into();
+        described["datagram_buffers"] = "no datagrams here".into();
+        described["congestion_control"] = "cubic, with HyStart".into();
+        described["initial_window"] = "its own".into();
+    }
+
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(task);
     }
@@ -149,6 +164,10 @@ impl Stack for TokioQuiche {
     }
 
     fn client(&self, settings: &Settings) -> Result<Endpoint> {
+        ensure!(
+            settings.keep_alive.is_none(),
+            "tokio-quiche has no setting for keep-alives"
+        );
         Ok(Endpoint::Client {
             settings: Arc::new(settings.clone()),
             files: self.files.clone(),
