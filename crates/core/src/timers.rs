@@ -11,14 +11,14 @@ const ARITY: usize = 4;
 /// Deadlines are put off by at most this part of the time that is left until then.
 const SLACK_SHARE: u32 = 32;
 
-/// And by at most so much, about 8 ms.
-const MAX_SLACK_LOG2_NANOS: u32 = 23;
+/// And by at most so much, about 17 ms.
+const MAX_SLACK_LOG2_NANOS: u32 = 24;
 
 /// Puts deadlines off a little, so that those of many connections fall on the same instants.
 ///
 /// A thousand idle connections otherwise wake their thread a thousand times per keep-alive interval,
 /// each for a packet, and the peer's thread as often. The step is the largest power of two, in
-/// nanoseconds, that is at most a 32nd of the time left, and about 8 ms: less than 1 ms for an
+/// nanoseconds, that is at most a 32nd of the time left, and about 17 ms: less than 1 ms for an
 /// acknowledgement that is due in 25, and nothing to speak of for pacing, which plans microseconds
 /// ahead. Timers of QUIC are lower bounds that a busy machine misses by more.
 #[derive(Debug, Clone, Copy)]

@@ -52,6 +52,15 @@ async fn tasks_use_tokio_themselves() -> Result<()> {
 
 #[cfg(feature = "smol")]
 #[test]
+fn busy_threads() -> Result<()> {
+    polyquic::smol::Builder::new()
+        .threads(1)
+        .busy_poll(Duration::from_micros(100))
+        .run(app)?
+}
+
+#[cfg(feature = "smol")]
+#[test]
 fn inside_smol() -> Result<()> {
     use std::sync::Arc;
 
