@@ -53,10 +53,11 @@ async fn tasks_use_tokio_themselves() -> Result<()> {
 #[cfg(feature = "smol")]
 #[test]
 fn busy_threads() -> Result<()> {
-    polyquic::smol::Builder::new()
+    let busy = polyquic::smol::Builder::new()
         .threads(1)
-        .busy_poll(Duration::from_micros(100))
-        .run(app)?
+        .busy_poll(Duration::from_micros(100));
+    busy.run(app)??;
+    Ok(())
 }
 
 #[cfg(feature = "smol")]
