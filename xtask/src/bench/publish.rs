@@ -46,10 +46,11 @@ pub(super) const PARTS: &[Part] = &[
     Part {
         name: "packet-sizes",
         title: "Packet sizes",
-        text: "The least that every path carries, the usual path, and the most that loopback takes.",
+        text: "The least that every path carries, the usual path, jumbo frames, and the most that loopback \
+               takes.",
         arguments: &[
             "--packet-sizes",
-            "1200,1452,max",
+            "1200,1452,8972,max",
             "--executors",
             "smol,tokio",
             "--rivals",

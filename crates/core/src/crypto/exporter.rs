@@ -23,9 +23,10 @@ thread_local! {
 
 /// Runs `f`, and returns the exporter's secret if it derived one.
 pub(super) fn tap<T>(f: impl FnOnce() -> T) -> (T, Option<OkmBlock>) {
-    TAPPED.set(None);
+    // A verifier of the application's may connect somewhere itself, right here.
+    let outer = TAPPED.take();
     let result = f();
-    (result, TAPPED.take())
+    (result, TAPPED.replace(outer))
 }
 
 /// A key log that keeps the exporter's secret for [`tap`] and passes the rest on.

@@ -9,7 +9,7 @@
 //!   afterwards (the peer's certificates, what was negotiated, the exporter's secret) is kept; a
 //!   ticket that arrives later is ignored, which TLS allows (RFC 8446 section 4.6.1).
 //! - **Keys of the next key update are derived when they are first used**, not with the handshake:
-//!   hardly any connection lives to see one (RFC 9001 section 6.3 leaves the choice).
+//!   connections of a few packets never see one (RFC 9001 section 6.3 leaves the choice).
 //! - **Initial keys are derived once** per connection on the server, not once to look at the
 //!   datagram and once to answer it.
 
