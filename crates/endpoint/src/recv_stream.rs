@@ -268,6 +268,11 @@ impl RecvStream {
                         return Outcome::Read(Append::TooLong);
                     }
                     Ok(Some(chunk)) => {
+                        if whole.is_empty() {
+                            // A short message in two packets is then allocated once.
+                            let first = chunk.bytes.len();
+                            whole.reserve_exact(limit.min(READ_TO_END_FIRST_BYTES).max(first));
+                        }
                         left -= chunk.bytes.len();
                         whole.extend_from_slice(&chunk.bytes);
                     }
@@ -365,6 +370,9 @@ impl RecvStream {
 
 /// What [`RecvStream::read_to_end`] reads in order before it turns to whatever comes.
 const READ_TO_END_ORDERED_BYTES: usize = 64 << 10;
+
+/// What [`RecvStream::read_to_end`] allocates at first, unless the limit is lower or more is there.
+const READ_TO_END_FIRST_BYTES: usize = 2 << 10;
 
 /// How appending went.
 enum Append {
