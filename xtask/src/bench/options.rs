@@ -93,7 +93,9 @@ const WORKLOADS: &[&str] = &[
 ];
 const PROVIDERS: &[&str] = &["aws-lc-rs", "ring", "own-defaults"];
 
-/// With less time, the rivals that targets refer to.
+/// With less time, one of each kind.
+const QUICK_EXECUTORS: &[&str] = &["smol", "smol-multi", "tokio", "tokio-multi", "blocking"];
+/// And the rivals that targets refer to.
 const QUICK_RIVALS: &[&str] = &[BASELINE, BASELINE_MULTI];
 /// For `--packet-sizes all`: what every path carries, what most do, and what loopback does.
 const PACKET_SIZES: &str = "1200,1452,max";
@@ -147,7 +149,7 @@ pub(super) struct Options {
 impl Options {
     /// Reads the command line; `None` if it asks for help.
     pub(super) fn parse(arguments: &[String]) -> Result<Option<Self>> {
-        let mut executors: Vec<String> = EXECUTORS.iter().map(|name| (*name).into()).collect();
+        let mut executors: Option<Vec<String>> = None;
         let mut rivals: Option<Vec<String>> = None;
         let (mut rounds, mut duration) = (None, None);
         let single_core = thread::available_parallelism().is_ok_and(|count| count.get() == 1);
@@ -226,7 +228,7 @@ impl Options {
                 .with_context(|| format!("{name} needs a value"))?;
             (|| -> Result<()> {
                 match &**name {
-                    "--executors" => executors = names(value, EXECUTORS)?,
+                    "--executors" => executors = Some(names(value, EXECUTORS)?),
                     "--rivals" => {
                         rivals = Some(names(value, &[RIVALS, family::OUTSIDE].concat())?);
                     }
@@ -276,6 +278,13 @@ impl Options {
         };
         let rivals =
             rivals.unwrap_or_else(|| by_default.iter().map(|name| (*name).into()).collect());
+        let by_default = if options.quick {
+            QUICK_EXECUTORS
+        } else {
+            EXECUTORS
+        };
+        let executors =
+            executors.unwrap_or_else(|| by_default.iter().map(|name| (*name).into()).collect());
         // The rival that all others are compared with comes first, wanted or not.
         options.subjects = vec![BASELINE.to_owned()];
         options

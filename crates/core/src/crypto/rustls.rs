@@ -45,7 +45,7 @@ pub enum UnsuitableTls {
     Rejected(Error),
 }
 
-/// TLS for clients, from a [`rustls::ClientConfig`](::rustls::ClientConfig).
+/// TLS for clients, from a [`rustls::ClientConfig`].
 ///
 /// Set its `enable_early_data` for 0-RTT; its `resumption` decides how many sessions are kept. For
 /// [`export_keying_material`](Session::export_keying_material) its `key_log` is wrapped: the
@@ -124,7 +124,7 @@ impl super::ClientConfig for QuicClientConfig {
     }
 }
 
-/// TLS for servers, from a [`rustls::ServerConfig`](::rustls::ServerConfig).
+/// TLS for servers, from a [`rustls::ServerConfig`].
 ///
 /// Set its `max_early_data_size` to `u32::MAX` to accept 0-RTT. Its `key_log` is wrapped as
 /// [`QuicClientConfig`] says.
