@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use rustls::{
-    RootCertStore,
+    NamedGroup, RootCertStore,
     client::{Resumption, Tls12Resumption, WebPkiServerVerifier},
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
@@ -109,9 +109,9 @@ impl Settings {
             early_data: matches!(workload, Workload::ZeroRtt { .. }),
             provider_name: provider.into(),
             provider: match provider {
-                "aws-lc-rs" => Some(rustls::crypto::aws_lc_rs::default_provider().into()),
+                "aws-lc-rs" => Some(alike(rustls::crypto::aws_lc_rs::default_provider())),
                 #[cfg(feature = "ring")]
-                "ring" => Some(rustls::crypto::ring::default_provider().into()),
+                "ring" => Some(alike(rustls::crypto::ring::default_provider())),
                 OWN_DEFAULTS => None,
                 other => bail!("provider {other:?} is not built in"),
             },
@@ -165,6 +165,9 @@ impl Settings {
         }
         json!({
             "tls": format!("rustls, {}", self.provider_name),
+            "key_exchange": self.provider.as_ref().and_then(|provider| {
+                Some(format!("{:?}", provider.kx_groups.first()?.name()))
+            }),
             "certificate": certificate,
             "resumption": resumption,
             "keep_alive": keep_alive,
@@ -279,6 +282,17 @@ impl Settings {
         socket.bind(&address.into())?;
         Ok(socket.into())
     }
+}
+
+/// The same order of key exchanges for all. Which one rustls prefers is a feature of its
+/// (`prefer-post-quantum`) that some stacks turn on for the whole program, and it makes a fifth of a
+/// handshake.
+fn alike(mut provider: CryptoProvider) -> Arc<CryptoProvider> {
+    // Stable: the others keep their order.
+    provider
+        .kx_groups
+        .sort_by_key(|group| group.name() != NamedGroup::X25519MLKEM768);
+    Arc::new(provider)
 }
 
 /// The certificate and key in `directory`, made if there are none.

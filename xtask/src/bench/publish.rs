@@ -16,7 +16,7 @@ pub(super) const PARTS: &[Part] = &[
     Part {
         name: "equal-settings",
         title: "Equal settings",
-        text: "Every executor and every workload, with the same windows, limits, packets and \
+        text: "Every executor, with the same windows, limits, packets and \
                cryptography on all sides.",
         arguments: &[
             "--executors",
@@ -24,7 +24,22 @@ pub(super) const PARTS: &[Part] = &[
             "--rivals",
             "quinn-tokio,quinn-tokio-multi,quinn-smol",
             "--workloads",
+            "download,upload,download-streams,upload-streams,connections,requests,latency,\
+             datagrams,memory,idle,loss",
+        ],
+    },
+    Part {
+        name: "handshakes",
+        title: "Handshakes",
+        text: "With equal settings: full, resumed, with 0-RTT, and what a storm of them does to the \
+               round trips of a connection that is already there.",
+        arguments: &[
+            "--executors",
             "all",
+            "--rivals",
+            "quinn-tokio,quinn-tokio-multi,quinn-smol",
+            "--workloads",
+            "handshakes,resumed,zero-rtt,storm,storm-rsa",
         ],
     },
     Part {
@@ -85,7 +100,7 @@ pub(super) const PARTS: &[Part] = &[
             "--rivals",
             "all",
             "--workloads",
-            "download,upload,connections,requests,latency,handshakes,memory",
+            "download,upload,connections,requests,latency,memory",
         ],
     },
 ];
