@@ -29,16 +29,19 @@
 #![forbid(unsafe_code)]
 
 mod datagram;
+mod group;
 
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 pub use datagram::{Capabilities, DatagramSocket, Ecn, Received, RecvBatch, RecvMeta, Transmit};
+pub use group::{FilterInstruction, SocketGroup, SteeringFilter};
 
 /// The clock type used throughout polyquic: `std::time::Instant`, or its stand-in in browsers.
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
@@ -132,7 +135,56 @@ pub trait Runtime: Clone + 'static {
     ///
     /// Runs it inline where there are no threads. There is no result: the closure sends its own.
     fn offload(&self, job: Job);
+
+    /// How many shards an endpoint gets that was not told: sockets on one address, each with a
+    /// driver of its own. Default: 1.
+    fn default_shards(&self) -> NonZeroUsize {
+        NonZeroUsize::MIN
+    }
+
+    /// Bind `count` UDP sockets to one address, among which the system spreads what arrives; by
+    /// `filter` where the system takes such programs.
+    ///
+    /// With port 0 they share a port that was free. The sockets are given to
+    /// [`adopt`](Self::adopt), each where [`place`](Self::place) runs its shard.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::Unsupported`] where several sockets cannot share an address (this is the
+    /// default), or as [`bind`](Self::bind).
+    fn bind_group(
+        &self,
+        addr: SocketAddr,
+        count: NonZeroUsize,
+        filter: Option<&SteeringFilter>,
+    ) -> io::Result<SocketGroup> {
+        let _ = (addr, count, filter);
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this runtime cannot bind several sockets to one address: use one shard",
+        ))
+    }
+
+    /// Run `start` where shard number `shard` of an endpoint shall live, with a handle for that
+    /// place; it spawns the shard's driver.
+    ///
+    /// An executor whose threads share their tasks calls `start` at once, with itself: this is the
+    /// default. One with a core for each shard calls it there, possibly after this returned. The
+    /// same number always means the same place; there may be fewer places than shards.
+    ///
+    /// # Errors
+    ///
+    /// There is no such place any more: its thread has ended, or cannot be started. `start` is
+    /// dropped then.
+    fn place(&self, shard: usize, start: Placement<Self>) -> io::Result<()> {
+        let _ = shard;
+        start(self.clone());
+        Ok(())
+    }
 }
+
+/// What starts a shard where it shall live, see [`Runtime::place`].
+pub type Placement<R> = Box<dyn FnOnce(R) + Send + 'static>;
 
 /// A single deadline that can be moved.
 pub trait Timer: 'static {
