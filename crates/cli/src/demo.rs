@@ -305,11 +305,7 @@ impl App for ServerApp {
                 .push(connection.clone());
             files.clone().serve(connection)
         };
-        spawn(
-            &rt,
-            self.setup
-                .accept(rt.clone(), endpoint.clone(), gate, handler),
-        );
+        self.setup.start(&rt, endpoint, &gate, handler)?;
         let _ = self.address.send(local);
         // An error means that the demo gave up.
         let _ = self.stopped.await;

@@ -50,7 +50,9 @@ mod tls;
 
 pub use batch::BatchSizer;
 pub use cid::{ShardKey, ShardedCidGenerator};
-pub use config::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig};
+pub use config::{
+    ClientConfig, EndpointConfig, ForeignConnectionIds, ServerConfig, TransportConfig,
+};
 pub use connection::Connection;
 pub use endpoint::{Endpoint, EndpointStats, SocketTraits};
 pub use error::{Blame, blame};

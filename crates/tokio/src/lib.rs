@@ -78,6 +78,7 @@ use std::fmt;
 use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -147,6 +148,7 @@ where
 #[derive(Debug, Clone)]
 pub struct TokioRuntime {
     handle: Handle,
+    shards: NonZeroUsize,
 }
 
 impl TokioRuntime {
@@ -161,7 +163,17 @@ impl TokioRuntime {
 
     /// The runtime of this handle. Its I/O and time drivers must be enabled.
     pub fn from_handle(handle: Handle) -> Self {
-        Self { handle }
+        Self {
+            handle,
+            shards: NonZeroUsize::MIN,
+        }
+    }
+
+    /// A handle whose endpoints have `shards` shards unless they are told otherwise. More than one
+    /// makes sense on the multi-thread scheduler, whose threads share their drivers. 0 counts as 1.
+    pub fn with_shards(mut self, shards: usize) -> Self {
+        self.shards = NonZeroUsize::new(shards).unwrap_or(NonZeroUsize::MIN);
+        self
     }
 }
 
@@ -200,6 +212,10 @@ impl Runtime for TokioRuntime {
 
     fn offload(&self, job: Job) {
         self.handle.spawn_blocking(job);
+    }
+
+    fn default_shards(&self) -> NonZeroUsize {
+        self.shards
     }
 }
 
