@@ -109,10 +109,11 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use polyquic_endpoint::Driver;
-use polyquic_runtime::{Job, Runtime, Spawn, Task};
+use polyquic_runtime::{Job, Runtime, SocketGroup, Spawn, SteeringFilter, Task};
 use polyquic_udp::{ReactorSocket, UdpIo};
 
 pub use block_on::{block_on, block_on_timeout};
@@ -189,6 +190,15 @@ impl Runtime for BlockingRuntime {
 
     fn adopt(&self, socket: std::net::UdpSocket) -> io::Result<ReactorSocket> {
         ReactorSocket::new(UdpIo::new(socket)?, self.io.reactor())
+    }
+
+    fn bind_group(
+        &self,
+        addr: SocketAddr,
+        count: NonZeroUsize,
+        filter: Option<&SteeringFilter>,
+    ) -> io::Result<SocketGroup> {
+        polyquic_udp::bind_group(addr, count, filter)
     }
 
     fn offload(&self, job: Job) {

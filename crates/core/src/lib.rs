@@ -49,7 +49,7 @@ mod timers;
 mod tls;
 
 pub use batch::BatchSizer;
-pub use cid::{ShardKey, ShardedCidGenerator};
+pub use cid::{BpfInstruction, ShardKey, ShardedCidGenerator};
 pub use config::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig};
 pub use connection::Connection;
 pub use endpoint::{Endpoint, EndpointStats, SocketTraits};

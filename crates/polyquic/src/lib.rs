@@ -116,14 +116,15 @@
 )]
 
 pub use polyquic_core::{
-    AckFrequencyConfig, ApplicationClose, Blame, BloomTokenLog, Chunk, ClientConfig, ClosedStream,
-    ConfigError, ConnectError, ConnectionClose, ConnectionError, ConnectionId,
-    ConnectionIdGenerator, ConnectionStats, Dir, EcnCodepoint, EndpointConfig, EndpointStats,
-    FrameStats, FrameType, IdleTimeout, Instant, InvalidCid, MtuDiscoveryConfig, NoneTokenLog,
-    NoneTokenStore, PathStats, ServerConfig, ShardKey, Side, StdSystemTime, StreamId, TimeSource,
-    TokenLog, TokenMemoryCache, TokenReuseError, TokenStore, TransportConfig, TransportError,
-    TransportErrorCode, UdpStats, ValidationTokenConfig, VarInt, VarIntBoundsExceeded, Written,
-    blame, congestion, crypto, crypto_provider, rustls, transport_parameters,
+    AckFrequencyConfig, ApplicationClose, Blame, BloomTokenLog, BpfInstruction, Chunk,
+    ClientConfig, ClosedStream, ConfigError, ConnectError, ConnectionClose, ConnectionError,
+    ConnectionId, ConnectionIdGenerator, ConnectionStats, Dir, EcnCodepoint, EndpointConfig,
+    EndpointStats, FrameStats, FrameType, IdleTimeout, Instant, InvalidCid, MtuDiscoveryConfig,
+    NoneTokenLog, NoneTokenStore, PathStats, ServerConfig, ShardKey, Side, StdSystemTime, StreamId,
+    TimeSource, TokenLog, TokenMemoryCache, TokenReuseError, TokenStore, TransportConfig,
+    TransportError, TransportErrorCode, UdpStats, ValidationTokenConfig, VarInt,
+    VarIntBoundsExceeded, Written, blame, congestion, crypto, crypto_provider, rustls,
+    transport_parameters,
 };
 #[cfg(feature = "qlog")]
 pub use polyquic_core::{QlogConfig, QlogStream};
