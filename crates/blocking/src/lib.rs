@@ -114,7 +114,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use polyquic_endpoint::Driver;
-use polyquic_runtime::{Job, Placement, Runtime, Spawn, Task};
+use polyquic_runtime::{Job, Placement, Runtime, SocketGroup, Spawn, SteeringFilter, Task};
 use polyquic_udp::{ReactorSocket, UdpIo};
 
 pub use block_on::{block_on, block_on_timeout};
@@ -204,6 +204,15 @@ impl Runtime for BlockingRuntime {
 
     fn adopt(&self, socket: std::net::UdpSocket) -> io::Result<ReactorSocket> {
         ReactorSocket::new(UdpIo::new(socket)?, self.io.reactor())
+    }
+
+    fn bind_group(
+        &self,
+        addr: SocketAddr,
+        count: NonZeroUsize,
+        filter: Option<&SteeringFilter>,
+    ) -> io::Result<SocketGroup> {
+        polyquic_udp::bind_group(addr, count, filter)
     }
 
     fn offload(&self, job: Job) {

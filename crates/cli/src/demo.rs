@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use futures::channel::oneshot;
-use polyquic::{ClientConfig, Connection, spawn};
+use polyquic::{ClientConfig, Connection};
 use sha2::{Digest, Sha256};
 
 use crate::args::{CongestionControl, DemoArgs, TransportArgs};

@@ -49,7 +49,7 @@ mod timers;
 mod tls;
 
 pub use batch::BatchSizer;
-pub use cid::{ShardKey, ShardedCidGenerator};
+pub use cid::{BpfInstruction, ShardKey, ShardedCidGenerator};
 pub use config::{
     ClientConfig, EndpointConfig, ForeignConnectionIds, ServerConfig, TransportConfig,
 };

@@ -110,7 +110,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Weak};
 
 pub use async_executor::Executor;
-use polyquic_runtime::{Job, Runtime, Spawn};
+use polyquic_runtime::{Job, Runtime, SocketGroup, Spawn, SteeringFilter};
 use polyquic_udp::{Reactor, UdpIo};
 
 pub use pool::{Builder, run};
@@ -193,6 +193,15 @@ impl Runtime for SmolRuntime {
 
     fn adopt(&self, socket: std::net::UdpSocket) -> io::Result<SmolSocket> {
         SmolSocket::new(UdpIo::new(socket)?, self.reactor.as_ref())
+    }
+
+    fn bind_group(
+        &self,
+        addr: SocketAddr,
+        count: NonZeroUsize,
+        filter: Option<&SteeringFilter>,
+    ) -> io::Result<SocketGroup> {
+        polyquic_udp::bind_group(addr, count, filter)
     }
 
     fn offload(&self, job: Job) {

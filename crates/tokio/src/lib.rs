@@ -84,7 +84,8 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use polyquic_runtime::{
-    Capabilities, DatagramSocket, Job, RecvBatch, Runtime, Spawn, Timer, Transmit,
+    Capabilities, DatagramSocket, Job, RecvBatch, Runtime, SocketGroup, Spawn, SteeringFilter,
+    Timer, Transmit,
 };
 use polyquic_udp::{Drained, UdpIo};
 use tokio::io::Interest;
@@ -208,6 +209,15 @@ impl Runtime for TokioRuntime {
         // A second descriptor, which tokio owns and only watches.
         let readiness = tokio::net::UdpSocket::from_std(io.socket().try_clone()?)?;
         Ok(TokioSocket { readiness, io })
+    }
+
+    fn bind_group(
+        &self,
+        addr: SocketAddr,
+        count: NonZeroUsize,
+        filter: Option<&SteeringFilter>,
+    ) -> io::Result<SocketGroup> {
+        polyquic_udp::bind_group(addr, count, filter)
     }
 
     fn offload(&self, job: Job) {
