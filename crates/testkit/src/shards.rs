@@ -194,6 +194,8 @@ pub async fn closing_covers_all_shards<R: Executor>(rt: R) {
     let setup = Setup::new();
     let (server, addr) = start(&rt, &setup, |builder| builder);
     let clients = connect_clients(rt.clone(), &setup, addr).await;
+    // The server's handshakes are over, too.
+    join_all(clients.iter().map(|(_, it)| check_echo(it, b"hello"))).await;
     server.close(code(7), b"enough");
     for (_, connection) in &clients {
         let error = connection.closed().await;
