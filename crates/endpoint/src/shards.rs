@@ -301,3 +301,173 @@ impl Orphan {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use polyquic_core::{ConnectionIdGenerator, ShardedCidGenerator};
+
+    use super::*;
+
+    const SHARDS: u16 = 3;
+
+    fn key() -> ShardKey {
+        ShardKey::new([11, 22, 33])
+    }
+
+    fn places() -> Vec<Place> {
+        let signals = (0..SHARDS).map(|_| Arc::default()).collect();
+        let siblings = Siblings::new(key(), signals, true);
+        (0..SHARDS)
+            .map(|index| Place {
+                siblings: siblings.clone(),
+                index,
+            })
+            .collect()
+    }
+
+    fn meta(stride: usize) -> RecvMeta {
+        RecvMeta {
+            peer: ([127, 0, 0, 1], 1).into(),
+            local_ip: None,
+            ecn: None,
+            stride,
+        }
+    }
+
+    /// A short-header datagram for `shard` that ends in `mark`.
+    fn datagram(shard: u16, len: usize, mark: u8) -> Vec<u8> {
+        let mut generator = ShardedCidGenerator::new(key(), SHARDS, shard, [mark; 32]);
+        let mut bytes = vec![0x40; len];
+        bytes[1..9].copy_from_slice(&generator.generate_cid());
+        bytes[len - 1] = mark;
+        bytes
+    }
+
+    fn received(datagrams: &[Vec<u8>]) -> Received {
+        Received {
+            data: BytesMut::from(&datagrams.concat()[..]),
+            meta: meta(datagrams[0].len()),
+        }
+    }
+
+    /// The last bytes of all datagrams that were handed to `place`.
+    fn taken(place: &Place) -> Vec<u8> {
+        let mut handed = Vec::new();
+        place.take_handed(&mut handed);
+        let datagrams = handed.into_iter().map(|it| match it {
+            Handed::Datagrams(received) => received,
+            Handed::Orphan(..) => panic!("nobody offered an orphan"),
+        });
+        datagrams.flat_map(|it| marks(&it)).collect()
+    }
+
+    fn marks(received: &Received) -> Vec<u8> {
+        let datagrams = received.data.chunks(received.meta.stride);
+        datagrams.map(|it| *it.last().unwrap()).collect()
+    }
+
+    #[test]
+    fn each_datagram_gets_to_its_shard_in_order() {
+        let places = places();
+        let shards = [0, 0, 1, 0, 2, 2, 1, 0];
+        let mut datagrams: Vec<_> = shards
+            .iter()
+            .zip(0..)
+            .map(|(&shard, mark)| datagram(shard, 60, mark))
+            .collect();
+        // Only the last one of a coalesced message may be shorter.
+        let last = datagram(0, 30, 7);
+        *datagrams.last_mut().unwrap() = last;
+        let (mut own, mut sorted) = (Vec::new(), Sorted::default());
+        places[0].sort(received(&datagrams), &mut own, &mut sorted);
+        let own: Vec<_> = own.iter().flat_map(marks).collect();
+        assert_eq!(own, [0, 1, 3, 7]);
+        assert_eq!(taken(&places[1]), [2, 6]);
+        assert_eq!(taken(&places[2]), [4, 5]);
+        let expected = Sorted {
+            kept: 4,
+            handed_over: 4,
+            dropped: 0,
+        };
+        assert_eq!(sorted, expected);
+    }
+
+    #[test]
+    fn an_inbox_has_bounds() {
+        let places = places();
+        let (mut own, mut sorted) = (Vec::new(), Sorted::default());
+        let many = (INBOX_BYTES / 1200 + 10) as u64;
+        for _ in 0..many {
+            places[0].sort(received(&[datagram(1, 1200, 1)]), &mut own, &mut sorted);
+        }
+        assert!(own.is_empty());
+        assert_eq!(sorted.handed_over + sorted.dropped, many);
+        assert_eq!(sorted.handed_over, (INBOX_BYTES / 1200) as u64);
+        // There is room again once it was emptied.
+        taken(&places[1]);
+        let mut sorted = Sorted::default();
+        places[0].sort(received(&[datagram(1, 1200, 1)]), &mut own, &mut sorted);
+        assert_eq!(sorted.handed_over, 1);
+    }
+
+    #[test]
+    fn others_look_after_who_has_left() {
+        let places = places();
+        let (mut own, mut sorted) = (Vec::new(), Sorted::default());
+        places[1].leave();
+        places[0].sort(received(&[datagram(1, 40, 5)]), &mut own, &mut sorted);
+        assert_eq!(taken(&places[2]), [5]);
+        // With its heir gone as well, what it left is the next one's.
+        places[2].leave();
+        places[0].sort(received(&[datagram(1, 40, 6)]), &mut own, &mut sorted);
+        places[0].sort(received(&[datagram(2, 40, 7)]), &mut own, &mut sorted);
+        assert_eq!(own.iter().flat_map(marks).collect::<Vec<_>>(), [6, 7]);
+        // The last one is not left without an owner that can be asked.
+        places[0].leave();
+        own.clear();
+        places[0].sort(received(&[datagram(0, 40, 8)]), &mut own, &mut sorted);
+        assert_eq!(own.iter().flat_map(marks).collect::<Vec<_>>(), [8]);
+    }
+
+    #[test]
+    fn a_shard_is_woken_once_for_many() {
+        let places = places();
+        let signal = &places[0].siblings.shards[1].signal;
+        signal.register(Waker::noop());
+        let (mut own, mut sorted) = (Vec::new(), Sorted::default());
+        for mark in 0..3 {
+            places[0].sort(received(&[datagram(1, 40, mark)]), &mut own, &mut sorted);
+        }
+        assert_eq!(signal.take(), cause::HANDED);
+        assert_eq!(signal.take(), 0);
+    }
+
+    #[test]
+    fn orphans_keep_header_and_token() {
+        let whole: Vec<u8> = (0..=100).collect();
+        let orphan = Orphan::of(&whole).unwrap();
+        assert_eq!(orphan.bytes[..25], whole[..25]);
+        assert_eq!(orphan.bytes[25..orphan.len], whole[85..]);
+        let short: Vec<u8> = (0..21).collect();
+        let orphan = Orphan::of(&short).unwrap();
+        assert_eq!(orphan.bytes[..orphan.len], short);
+        assert!(Orphan::of(&short[..20]).is_none());
+        assert!(Orphan::of(&[]).is_none());
+        assert!(Orphan::of(&[0xc0; 1200]).is_none(), "a long header");
+    }
+
+    #[test]
+    fn orphans_are_offered_to_all_others() {
+        let places = places();
+        let orphan = Orphan::of(&[0x40; 50]).unwrap();
+        places[1].offer_orphan(&orphan, meta(50));
+        let orphans = places.iter().map(|place| {
+            let mut handed = Vec::new();
+            place.take_handed(&mut handed);
+            handed.len()
+        });
+        assert_eq!(orphans.collect::<Vec<_>>(), [1, 0, 1]);
+    }
+}
