@@ -25,6 +25,10 @@ fn main() -> ExitCode {
         ("polyquic-smol-multi", |peer| {
             polyquic::smol::run(peer.options.workers, |rt| peer.run(On(rt)))?
         }),
+        ("polyquic-smol-multi-shards", |peer| {
+            let count = peer.options.workers;
+            polyquic::smol::run(count, |rt| peer.run(On(rt.with_shards(count))))?
+        }),
         ("polyquic-tokio", |peer| {
             let flavor = polyquic::tokio::Flavor::CurrentThread;
             polyquic::tokio::run(flavor, |rt| peer.run(On(rt)))?
@@ -32,6 +36,11 @@ fn main() -> ExitCode {
         ("polyquic-tokio-multi", |peer| {
             let flavor = polyquic::tokio::Flavor::MultiThread(peer.options.workers);
             polyquic::tokio::run(flavor, |rt| peer.run(On(rt)))?
+        }),
+        ("polyquic-tokio-multi-shards", |peer| {
+            let count = peer.options.workers;
+            let flavor = polyquic::tokio::Flavor::MultiThread(count);
+            polyquic::tokio::run(flavor, |rt| peer.run(On(rt.with_shards(count))))?
         }),
         ("polyquic-blocking", |peer| {
             polyquic::blocking::run(|rt| peer.run(On(rt)))?
@@ -60,17 +69,33 @@ impl<R: Executor<Timer: Send> + Send + Sync> Stack for On<R> {
     }
 
     fn server(&self, settings: &Settings, listen: SocketAddr) -> Result<QuinnNames> {
+        let (config, server) = (endpoint_config(settings)?, server_config(settings)?);
+        if self.0.default_shards().get() > 1 {
+            // It binds sockets of its own then, whose buffers are as large.
+            let builder = polyquic::Endpoint::builder().config(config);
+            return Ok(QuinnNames(
+                builder.server_config(server).bind(&self.0, listen)?,
+            ));
+        }
         let socket = settings.socket(listen)?;
-        let (config, server) = (endpoint_config(settings)?, Some(server_config(settings)?));
         Ok(QuinnNames(polyquic::Endpoint::new(
-            &self.0, config, server, socket,
+            &self.0,
+            config,
+            Some(server),
+            socket,
         )?))
     }
 
     fn client(&self, settings: &Settings) -> Result<QuinnNames> {
-        let socket = settings.socket("127.0.0.1:0".parse()?)?;
+        let local: SocketAddr = "127.0.0.1:0".parse()?;
         let config = endpoint_config(settings)?;
-        let mut endpoint = polyquic::Endpoint::new(&self.0, config, None, socket)?;
+        let mut endpoint = if self.0.default_shards().get() > 1 {
+            polyquic::Endpoint::builder()
+                .config(config)
+                .bind(&self.0, local)?
+        } else {
+            polyquic::Endpoint::new(&self.0, config, None, settings.socket(local)?)?
+        };
         endpoint.set_default_client_config(client_config(settings)?);
         Ok(QuinnNames(endpoint))
     }

@@ -21,15 +21,16 @@ usage: cargo xtask bench [options]
        cargo xtask bench --page [FILE.json ...]
 
 What to measure; each LIST may be `all`:
-  --executors LIST     of smol, smol-busy (looks for I/O before it sleeps), smol-multi, tokio,
-                       tokio-multi, blocking; none for only rivals
+  --executors LIST     of smol, smol-busy (looks for I/O before it sleeps), smol-multi,
+                       smol-multi-shards (a socket for each worker), tokio, tokio-multi,
+                       tokio-multi-shards, blocking; none for only rivals
                        (default: all)
   --rivals LIST        of quinn-tokio, quinn-tokio-multi, quinn-smol, quinn-smol-multi,
                        noq-tokio, s2n-quic, s2n-quic-s2ntls, compio-quic, msquic, tokio-quiche,
                        tls-tcp, bare-udp; see benches/rivals/README.md
                        (default: the first three; quinn-tokio is always measured)
   --workloads LIST     of download, upload (one stream), download-streams, upload-streams (16
-                       streams), connections (50), requests, latency, handshakes, resumed,
+                       streams), connections (50), requests, requests-connections (32), latency, handshakes, resumed,
                        zero-rtt, datagrams, memory, idle, loss, storm, storm-rsa
                        (default: download, upload, requests, latency, handshakes, memory)
   --providers LIST     of aws-lc-rs, ring (equal settings for all), own-defaults (each
@@ -68,8 +69,10 @@ const EXECUTORS: &[&str] = &[
     "smol",
     "smol-busy",
     "smol-multi",
+    "smol-multi-shards",
     "tokio",
     "tokio-multi",
+    "tokio-multi-shards",
     "blocking",
 ];
 const RIVALS: &[&str] = &[BASELINE, BASELINE_MULTI, "quinn-smol", "quinn-smol-multi"];
@@ -80,6 +83,7 @@ const WORKLOADS: &[&str] = &[
     "upload-streams",
     "connections",
     "requests",
+    "requests-connections",
     "latency",
     "handshakes",
     "resumed",

@@ -43,6 +43,25 @@ pub(super) const PARTS: &[Part] = &[
         ],
     },
     Part {
+        name: "scale",
+        title: "One socket or several",
+        text: "Many connections on two cores, which both sides have to share, so that processor \
+               time says more than throughput: several threads with one socket between them \
+               (`-multi`), and with one each (`-multi-shards`).",
+        arguments: &[
+            "--executors",
+            "smol,smol-multi,smol-multi-shards,tokio,tokio-multi,tokio-multi-shards",
+            "--rivals",
+            "quinn-tokio,quinn-tokio-multi",
+            "--workloads",
+            "connections,requests-connections",
+            "--server-cores",
+            "0,1",
+            "--client-cores",
+            "0,1",
+        ],
+    },
+    Part {
         name: "own-defaults",
         title: "Each as it comes",
         text: "Default transport settings, path MTU discovery and each stack’s own order of cipher \
