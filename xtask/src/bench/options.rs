@@ -23,7 +23,8 @@ usage: cargo xtask bench [options]
 What to measure; each LIST may be `all`:
   --executors LIST     of smol, smol-busy (looks for I/O before it sleeps), smol-multi,
                        smol-multi-shards (a socket for each worker), tokio, tokio-multi,
-                       tokio-multi-shards, blocking; none for only rivals
+                       tokio-multi-shards, tokio-multi-handover (the same without the
+                       kernel's steering), blocking; none for only rivals
                        (default: all)
   --rivals LIST        of quinn-tokio, quinn-tokio-multi, quinn-smol, quinn-smol-multi,
                        noq-tokio, s2n-quic, s2n-quic-s2ntls, compio-quic, msquic, tokio-quiche,
@@ -73,6 +74,7 @@ const EXECUTORS: &[&str] = &[
     "tokio",
     "tokio-multi",
     "tokio-multi-shards",
+    "tokio-multi-handover",
     "blocking",
 ];
 const RIVALS: &[&str] = &[BASELINE, BASELINE_MULTI, "quinn-smol", "quinn-smol-multi"];

@@ -47,10 +47,12 @@ pub(super) const PARTS: &[Part] = &[
         title: "One socket or several",
         text: "Many connections on two cores, which both sides have to share, so that processor \
                time says more than throughput: several threads with one socket between them \
-               (`-multi`), and with one each (`-multi-shards`).",
+               (`-multi`), with one each (`-multi-shards`), and the same with the kernel spreading datagrams by \
+               addresses only, so that half of them have to be handed over (`-multi-handover`).",
         arguments: &[
             "--executors",
-            "smol,smol-multi,smol-multi-shards,tokio,tokio-multi,tokio-multi-shards",
+            "smol,smol-multi,smol-multi-shards,tokio,tokio-multi,tokio-multi-shards,\
+             tokio-multi-handover",
             "--rivals",
             "quinn-tokio,quinn-tokio-multi",
             "--workloads",
