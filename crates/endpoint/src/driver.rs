@@ -14,6 +14,7 @@ use polyquic_core::{
 use polyquic_runtime::{DatagramSocket, Ecn, Received, RecvBatch, Runtime, Timer};
 
 use crate::connection::{self, ConnectionInner};
+use crate::offload::Handshakes;
 use crate::outbox::{Outbox, Posted};
 use crate::shared::{Rebind, Shared, State, lock, respond, wake_all};
 use crate::wake::cause;
@@ -72,6 +73,7 @@ pub struct Driver<R: Runtime> {
     woken: Vec<Waker>,
     /// Kept for its allocation.
     endpoint_events: Vec<EndpointEvent>,
+    handshakes: Handshakes,
     wakers: Wakers,
 }
 
@@ -130,6 +132,7 @@ impl<R: Runtime> Driver<R> {
             queue: VecDeque::new(),
             woken: Vec::new(),
             endpoint_events: Vec::new(),
+            handshakes: Handshakes::new(signal.clone()),
             wakers: Wakers {
                 readable: signal.waker(cause::READABLE),
                 old_readable: signal.waker(cause::OLD_READABLE),
@@ -153,6 +156,9 @@ impl<R: Runtime> Driver<R> {
         // Answers may have been waiting for room as well.
         if causes & (cause::HANDLE | cause::WRITABLE) != 0 {
             self.handle_requests()?;
+        }
+        if causes & cause::OFFLOAD != 0 {
+            self.resume_handshakes(now);
         }
         self.expire_timers(causes & cause::TIMER != 0, now);
         self.flush(now)?;
@@ -224,6 +230,16 @@ impl<R: Runtime> Driver<R> {
             }
         });
         state.rebinding.drain(&mut self.woken);
+    }
+
+    /// Have the connections go on whose TLS was done elsewhere.
+    fn resume_handshakes(&mut self, now: Instant) {
+        for connection in self.handshakes.take_done(&self.rt) {
+            let mut state = self.shared.lock();
+            let mut connection_state = lock(&connection.state);
+            state.core.resume(now, &mut connection_state.machine);
+            enqueue(&mut self.queue, &connection, &mut connection_state);
+        }
     }
 
     /// Put connections whose deadline has passed into the queue.
@@ -332,8 +348,12 @@ impl<R: Runtime> Driver<R> {
             self.timers.schedule(connection.handle.0, deadline);
         }
         state.dirty = more;
+        let job = state.machine.take_handshake_job();
         drop(state);
 
+        if let Some(job) = job {
+            self.handshakes.start(&self.rt, &connection, job);
+        }
         if !self.endpoint_events.is_empty() {
             self.forward_endpoint_events(&connection);
         }

@@ -21,6 +21,8 @@ pub(crate) mod cause {
     pub(crate) const HANDLE: u8 = 1 << 3;
     /// The socket that was replaced has something to receive.
     pub(crate) const OLD_READABLE: u8 = 1 << 4;
+    /// TLS that was done elsewhere is done.
+    pub(crate) const OFFLOAD: u8 = 1 << 5;
 }
 
 /// The driver's bell: collects causes, and wakes the driver's task once for any number of them.
