@@ -146,7 +146,7 @@ impl Workload {
         (
             "storm-rsa",
             Self::Storm {
-                rate: 100,
+                rate: 500,
                 rsa: true,
             },
         ),
