@@ -74,7 +74,7 @@ pub struct Settings {
     pub early_data: bool,
     provider_name: String,
     provider: Option<Arc<CryptoProvider>>,
-    certificate_name: &'static str,
+    rsa: bool,
     tickets: Arc<Tickets>,
     full_handshakes: Arc<AtomicU64>,
     certificate: CertificateDer<'static>,
@@ -82,6 +82,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether the server's key takes milliseconds to sign with.
+    pub fn has_rsa_key(&self) -> bool {
+        self.rsa
+    }
+
     /// Settings for `workload` with the certificate and key in `identity`, which are made on
     /// first use.
     pub fn load(
@@ -115,7 +120,7 @@ impl Settings {
                 OWN_DEFAULTS => None,
                 other => bail!("provider {other:?} is not built in"),
             },
-            certificate_name: if rsa { "RSA-4096" } else { "ECDSA P-256" },
+            rsa,
             tickets: Arc::default(),
             full_handshakes: Arc::default(),
             certificate,
@@ -137,7 +142,7 @@ impl Settings {
     pub fn describe(&self) -> Value {
         let certificate = format!(
             "{}, self-signed, verified by the client",
-            self.certificate_name
+            if self.rsa { "RSA-4096" } else { "ECDSA P-256" },
         );
         let resumption = match (self.resumption, self.early_data) {
             (false, _) => "off".to_owned(),

@@ -162,7 +162,7 @@ impl Workload {
         (
             "storm-rsa",
             Self::Storm {
-                rate: 100,
+                rate: 500,
                 rsa: true,
             },
         ),

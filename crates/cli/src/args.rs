@@ -92,6 +92,9 @@ pub(crate) struct DemoArgs {
 ///
 /// The first SIGINT or SIGTERM drains: no new connections or requests, open transfers are finished,
 /// within --drain-timeout; the exit code is 0 if all were. A second signal closes at once.
+///
+/// With --cert and --key, SIGHUP reads both files again, for the connections to come; those that
+/// there are go on. If the files are no good, the old certificate stays in use.
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct ServeArgs {

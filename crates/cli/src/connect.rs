@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use futures::future::{BoxFuture, Shared};
 use futures::stream::FuturesUnordered;
-use polyquic::{ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, sleep, timeout};
+use polyquic::{
+    ClientConfig, ConnectError, Connection, ConnectionError, Endpoint, offload, sleep, timeout,
+};
 
-use crate::exec::{Native, offload};
+use crate::exec::Native;
 use crate::failure::{Failure, connection_reason, io_reason};
 use crate::server;
 use crate::url::Url;
@@ -207,10 +209,11 @@ pub(crate) async fn resolve<R: Native>(
             url.host
         ))
     };
+    let lookup = async { lookup.await? };
     match timeout(rt, limit, lookup).await {
-        Ok(Ok(Ok(addresses))) if addresses.is_empty() => Err(fail("it has no address")),
-        Ok(Ok(Ok(addresses))) => Ok(addresses),
-        Ok(Ok(Err(error)) | Err(error)) => {
+        Ok(Ok(addresses)) if addresses.is_empty() => Err(fail("it has no address")),
+        Ok(Ok(addresses)) => Ok(addresses),
+        Ok(Err(error)) => {
             let reason = io_reason(&error);
             Err(fail(reason.trim_start_matches(
                 "failed to lookup address information: ",

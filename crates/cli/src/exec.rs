@@ -1,14 +1,9 @@
 //! The one place that names executors. Everything else is generic over [`Native`].
 
 use std::future::Future;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use clap::ValueEnum;
-use futures::FutureExt;
-use futures::channel::oneshot;
-use polyquic::{Executor, Runtime};
+use polyquic::Executor;
 
 use crate::failure::Failure;
 
@@ -103,33 +98,4 @@ pub(crate) fn run<A: App>(kind: ExecutorKind, app: A) -> Result<A::Output, Failu
 #[cfg(any(feature = "smol", feature = "tokio"))]
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, |n| n.get().max(2))
-}
-
-/// Run a blocking closure off the I/O path and wait for its result.
-///
-/// Not interrupted by dropping the future: the closure runs to its end either way.
-pub(crate) fn offload<T: Send + 'static>(
-    rt: &impl Runtime,
-    job: impl FnOnce() -> T + Send + 'static,
-) -> Offloaded<T> {
-    let (sender, receiver) = oneshot::channel();
-    rt.offload(Box::new(move || {
-        // Nobody waiting any more is fine.
-        let _ = sender.send(job());
-    }));
-    Offloaded(receiver)
-}
-
-/// Future of [`offload`]. Fails when the executor is shut down before the job was run.
-#[derive(Debug)]
-pub(crate) struct Offloaded<T>(oneshot::Receiver<T>);
-
-impl<T> Future for Offloaded<T> {
-    type Output = io::Result<T>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0
-            .poll_unpin(cx)
-            .map_err(|_| io::Error::other("the executor was shut down"))
-    }
 }

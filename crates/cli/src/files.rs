@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use polyquic::{Abandoned, offload};
 
-use crate::exec::{Native, offload};
+use crate::exec::Native;
 
 /// How much is read from a file at a time.
 const READ_BYTES: usize = 256 * 1024;
@@ -18,7 +19,7 @@ const READ_BYTES: usize = 256 * 1024;
 const WRITE_BYTES: usize = 1024 * 1024;
 
 /// One chunk off a file, and the file to read the next from.
-type ReadAhead = BoxFuture<'static, io::Result<(File, io::Result<Vec<u8>>)>>;
+type ReadAhead = BoxFuture<'static, Result<(File, io::Result<Vec<u8>>), Abandoned>>;
 
 /// Reads a file in chunks, one chunk ahead of whoever consumes them.
 ///
@@ -137,7 +138,7 @@ fn write_all(mut file: &File, chunks: &[Bytes]) -> io::Result<()> {
 pub(crate) struct ChunkWriter<R> {
     rt: R,
     partial: PartialFile,
-    writing: Option<BoxFuture<'static, io::Result<io::Result<()>>>>,
+    writing: Option<BoxFuture<'static, Result<io::Result<()>, Abandoned>>>,
     collected: Vec<Bytes>,
     collected_bytes: usize,
 }

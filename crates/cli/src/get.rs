@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::future::{Either, join_all, select};
-use polyquic::{ClientConfig, Connection, Endpoint, ReadError, WriteError, crypto};
+use polyquic::{ClientConfig, Connection, Endpoint, ReadError, WriteError, crypto, offload};
 
 use crate::args::GetArgs;
 use crate::connect::{Connected, Dialer, EarlyOutcome, resolve};
-use crate::exec::{self, App, Native, offload};
+use crate::exec::{self, App, Native};
 use crate::failure::{Exit, Failure, read_reason, write_reason};
 use crate::files::{ChunkWriter, PartialFile};
 use crate::hq;
@@ -431,7 +431,7 @@ async fn attempt<R: Native>(
         let Target { dir, name, .. } = target.clone();
         offload(rt, move || PartialFile::create(&dir, &name)).await
     };
-    let partial = partial.map_err(local)?.map_err(local)?;
+    let partial = partial.map_err(|e| local(e.into()))?.map_err(local)?;
     let mut writer = ChunkWriter::new(rt.clone(), partial);
     while let Some(received) = chunk {
         progress.add_bytes(received.bytes.len());

@@ -3,7 +3,7 @@
 //! Reading order: [`args`] is the command line; each command has a module of its name; [`exec`]
 //! starts the executor that was asked for, and is the only place that names one. What several
 //! commands share: [`server`] and [`connect`] (both ends of a connection), [`tls`], [`certs`] and
-//! [`sessions`] (trust), [`files`] and [`sandbox`] (the disk), [`failure`] (exit codes).
+//! [`sessions`] (trust), [`reload`] (new certificates while serving), [`files`] and [`sandbox`] (the disk), [`failure`] (exit codes).
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ mod out;
 mod perf;
 mod ping;
 mod progress;
+mod reload;
 mod sandbox;
 mod serve;
 mod server;

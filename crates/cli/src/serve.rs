@@ -1,17 +1,20 @@
 //! `polyquic serve`: files by hq-interop.
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use polyquic::{Connection, ReadError, RecvStream, SendStream, VarInt, spawn, timeout};
+use futures::future::{Either, select};
+use polyquic::{Connection, ReadError, RecvStream, SendStream, VarInt, offload, spawn, timeout};
 
 use crate::args::ServeArgs;
-use crate::exec::{self, App, Native, offload};
+use crate::exec::{self, App, Native};
 use crate::failure::{Failure, connection_reason};
 use crate::files::ChunkReader;
 use crate::gate::Gate;
 use crate::hq::{self, MAX_REQUEST_BYTES, Refusal};
+use crate::reload::Reload;
 use crate::sandbox::Sandbox;
 use crate::server::{self, ServerSetup};
 use crate::signals::Signals;
@@ -30,10 +33,12 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let sandbox = Sandbox::new(&args.dir)
         .map_err(|e| Failure::io(format!("cannot serve {}", args.dir.display()), &e))?;
     let setup = ServerSetup::new(&args.server, hq::ALPN, MAX_STREAMS)?;
+    let reload = Reload::new(&args.server, hq::ALPN)?;
     let signals = Signals::install().map_err(|e| Failure::io("cannot wait for signals", &e))?;
     let app = Serve {
         sandbox: Arc::new(sandbox),
         setup,
+        reload,
         signals,
         drain_timeout: args.drain_timeout,
     };
@@ -43,6 +48,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
 struct Serve {
     sandbox: Arc<Sandbox>,
     setup: ServerSetup,
+    reload: Option<Reload>,
     signals: Signals,
     drain_timeout: Duration,
 }
@@ -62,15 +68,24 @@ impl App for Serve {
             &endpoints,
             &format!("hq-interop, {}", display(self.sandbox.root())),
         );
-        server::until_signal(
+        let reloading = async {
+            match self.reload {
+                Some(reload) => reload.run(&rt, &self.setup, &endpoints).await,
+                None => std::future::pending().await,
+            }
+        };
+        let serving = server::until_signal(
             &rt,
             &self.setup,
             &endpoints,
             &gate,
             &self.signals,
             self.drain_timeout,
-        )
-        .await
+        );
+        match select(pin!(serving), pin!(reloading)).await {
+            Either::Left((result, _)) => result,
+            Either::Right((never, _)) => match never {},
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::{Either, join_all, select};
+use polyquic::crypto::rustls::QuicServerConfig;
 use polyquic::{
     Connection, Endpoint, Incoming, ServerConfig, Task, VarInt, spawn, spawn_on_shards, timeout,
 };
@@ -37,7 +38,8 @@ const ABORT_LIMIT: Duration = Duration::from_millis(500);
 /// A server that is ready to be started on an executor.
 #[derive(Clone)]
 pub(crate) struct ServerSetup {
-    config: ServerConfig,
+    /// Shared by all clones, as its certificate may be replaced.
+    config: Arc<Mutex<ServerConfig>>,
     transport: TransportFactory,
     listen: Vec<SocketAddr>,
     /// Nobody asked for these addresses: one that this machine does not have may be left out.
@@ -117,9 +119,11 @@ impl ServerSetup {
         listen: Vec<SocketAddr>,
     ) -> Result<Self, Failure> {
         let mut config = ServerConfig::with_crypto(tls::server(identity, alpn)?);
-        config.transport_config(transport.shared());
+        config
+            .offload_handshakes(tls::signs_slowly(identity))
+            .transport_config(transport.shared());
         Ok(Self {
-            config,
+            config: Arc::new(Mutex::new(config)),
             transport,
             listen,
             listen_by_default: false,
@@ -129,10 +133,36 @@ impl ServerSetup {
         })
     }
 
+    fn config(&self) -> ServerConfig {
+        self.config
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Present `identity` to whoever connects from now on. Connections that there are stay.
+    pub(crate) fn change_identity(
+        &self,
+        endpoints: &[Endpoint],
+        identity: &Identity,
+        crypto: Arc<QuicServerConfig>,
+    ) {
+        let config = {
+            let mut config = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+            // All else is kept: clients hold tokens that were made with its key.
+            config.crypto = crypto;
+            config.offload_handshakes(tls::signs_slowly(identity));
+            config.clone()
+        };
+        for endpoint in endpoints {
+            endpoint.set_server_config(Some(config.clone()));
+        }
+    }
+
     /// Open the sockets.
     pub(crate) fn listen<R: Native>(&self, rt: &R) -> Result<Vec<Endpoint>, Failure> {
         let bind = |address| {
-            let mut builder = Endpoint::builder().server_config(self.config.clone());
+            let mut builder = Endpoint::builder().server_config(self.config());
             if let Some(shards) = self.shards {
                 builder = builder.shards(shards.into());
             }
@@ -219,7 +249,7 @@ impl ServerSetup {
         if !self.transport.per_connection() {
             return incoming.accept();
         }
-        let mut config = self.config.clone();
+        let mut config = self.config();
         config.transport_config(
             self.transport
                 .one(&format!("server-{}", incoming.orig_dst_cid())),

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM as futures that any executor can wait for.
+//! SIGINT, SIGTERM and SIGHUP as futures that any executor can wait for.
 //!
 //! A thread of its own waits for the signals, so that no executor's signal support is needed, and
 //! signals are seen even while every executor thread is busy.
@@ -25,8 +25,25 @@ impl Signals {
     #[cfg(unix)]
     pub(crate) fn install() -> io::Result<Self> {
         use signal_hook::consts::{SIGINT, SIGTERM};
+        Self::take_over(&[SIGINT, SIGTERM])
+    }
+
+    /// Take over SIGHUP, which otherwise ends the process, for the rest of it.
+    #[cfg(unix)]
+    pub(crate) fn hang_ups() -> io::Result<Self> {
+        Self::take_over(&[signal_hook::consts::SIGHUP])
+    }
+
+    /// There is no such signal elsewhere.
+    #[cfg(not(unix))]
+    pub(crate) fn hang_ups() -> io::Result<Self> {
+        Ok(Self::default())
+    }
+
+    #[cfg(unix)]
+    fn take_over(which: &[i32]) -> io::Result<Self> {
         let signals = Self::default();
-        let mut queue = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+        let mut queue = signal_hook::iterator::Signals::new(which)?;
         let ours = signals.clone();
         std::thread::Builder::new()
             .name("signals".into())

@@ -12,7 +12,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::{DigitallySignedStruct, SignatureAlgorithm, SignatureScheme};
 use sha2::{Digest, Sha256};
 
 use crate::args::ClientArgs;
@@ -35,6 +35,11 @@ pub(crate) fn server(identity: &Identity, alpn: &[u8]) -> Result<Arc<QuicServerC
     QuicServerConfig::try_from(config)
         .map(Arc::new)
         .map_err(|e| Failure::local(format!("cannot use TLS: {e}")))
+}
+
+/// Whether handshakes should not be on the I/O path: an RSA signature takes a millisecond or more.
+pub(crate) fn signs_slowly(identity: &Identity) -> bool {
+    identity.certified.key.algorithm() == SignatureAlgorithm::RSA
 }
 
 fn tls_failure(error: rustls::Error) -> Failure {

@@ -10,7 +10,8 @@ use quinn_proto::{
 };
 
 use crate::config::Additions;
-use crate::{BatchSizer, Instant, crypto};
+use crate::deferral::Deferral;
+use crate::{BatchSizer, HandshakeJob, Instant, crypto};
 
 /// One connection.
 ///
@@ -31,10 +32,16 @@ pub struct Connection {
     additions: Additions,
     /// Streams that the peer may have open at present, by [`Dir`].
     granted: [VarInt; 2],
+    /// On servers whose TLS may be done elsewhere.
+    deferral: Option<Box<Deferral>>,
 }
 
 impl Connection {
-    pub(crate) fn new(inner: quinn_proto::Connection, additions: Additions) -> Self {
+    pub(crate) fn new(
+        inner: quinn_proto::Connection,
+        additions: Additions,
+        deferral: Option<Deferral>,
+    ) -> Self {
         let granted = [Dir::Bi, Dir::Uni].map(|dir| {
             // None is open yet, so that this is the configured number.
             VarInt::from_u64(inner.max_concurrent_streams(dir)).unwrap_or(VarInt::MAX)
@@ -44,6 +51,7 @@ impl Connection {
             batch: BatchSizer::default(),
             additions,
             granted,
+            deferral: deferral.map(Box::new),
         }
     }
 
@@ -51,6 +59,19 @@ impl Connection {
 
     /// Take in what the endpoint routed here.
     pub fn handle_event(&mut self, event: ConnectionEvent) {
+        match &mut self.deferral {
+            Some(deferral) if deferral.link.is_away() && !self.inner.is_closed() => {
+                deferral.hold(event);
+            }
+            _ => self.inner.handle_event(event),
+        }
+    }
+
+    /// The same for what does not come from the network, or came before: `bytes` that do not count.
+    pub(crate) fn inject(&mut self, event: ConnectionEvent, bytes: usize) {
+        if let Some(deferral) = &mut self.deferral {
+            deferral.inject(bytes);
+        }
         self.inner.handle_event(event);
     }
 
@@ -73,7 +94,20 @@ impl Connection {
         max_segments: usize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
-        let limit = self.batch.limit(self.inner.current_mtu(), max_segments);
+        let mut limit = self.batch.limit(self.inner.current_mtu(), max_segments);
+        if let Some(deferral) = &self.deferral {
+            // Not even an acknowledgement, which would travel alone, and have the client ask what
+            // takes so long, in full datagrams.
+            if deferral.link.is_away() && !self.inner.is_closed() {
+                return None;
+            }
+            if deferral.counts_sends() {
+                if deferral.is_blocked(&self.inner.stats()) {
+                    return None;
+                }
+                limit = 1;
+            }
+        }
         let transmit = self.inner.poll_transmit(now, limit, buf)?;
         self.batch.sent(datagrams(&transmit));
         Some(transmit)
@@ -91,11 +125,31 @@ impl Connection {
 
     /// What the application should know.
     pub fn poll(&mut self) -> Option<Event> {
+        if let Some(deferral) = &mut self.deferral
+            && std::mem::take(&mut deferral.data_ready)
+        {
+            return Some(Event::HandshakeDataReady);
+        }
         let event = self.inner.poll()?;
         if let Event::Stream(StreamEvent::Opened { dir }) = event {
             self.grant_streams(dir);
         }
         Some(event)
+    }
+
+    /// The TLS of the handshake, if that is to be done elsewhere, and can be done now; at most once
+    /// for a connection. To be asked for after draining.
+    ///
+    /// Until [`Endpoint::resume`](crate::Endpoint::resume) is called after the job was run, the
+    /// connection neither takes in nor sends anything: what comes for it waits, and its timeouts go
+    /// on. It may be closed meanwhile, and then the job does not matter any more.
+    pub fn take_handshake_job(&mut self) -> Option<HandshakeJob> {
+        self.deferral.as_ref()?.take_job()
+    }
+
+    /// What the connection needs around TLS that was done elsewhere.
+    pub(crate) fn deferral(&mut self) -> Option<&mut Deferral> {
+        self.deferral.as_deref_mut()
     }
 
     /// Let the peer open all its streams once it has opened half of those it may.
@@ -255,7 +309,11 @@ impl Connection {
 
     /// Counters.
     pub fn stats(&self) -> ConnectionStats {
-        self.inner.stats()
+        let stats = self.inner.stats();
+        match &self.deferral {
+            Some(deferral) => deferral.corrected(stats),
+            None => stats,
+        }
     }
 
     /// The congestion controller's state.

@@ -10,6 +10,9 @@ use quinn_proto::{
 };
 
 use crate::config::Additions;
+use crate::crypto::offload::Seat;
+use crate::deferral::Deferral;
+use crate::early::EarlyData;
 use crate::{ClientConfig, Connection, EndpointConfig, Instant, ServerConfig};
 
 /// What the machine must know of the socket it is used with.
@@ -105,6 +108,9 @@ pub struct Endpoint {
     /// Of the current server configuration; connections that were attempted under an older one get
     /// them, too.
     server_additions: Option<Additions>,
+    seat: Arc<Seat>,
+    /// While TLS may be away.
+    early_data: Option<EarlyData>,
     ipv6: bool,
     stats: EndpointStats,
 }
@@ -117,7 +123,10 @@ impl Endpoint {
         socket: SocketTraits,
     ) -> Self {
         crate::tls::warm_up();
-        let (server_config, server_additions) = server_config.map(|config| config.parts()).unzip();
+        let seat = Arc::default();
+        let early_data = keeps_early_data(server_config.as_deref());
+        let (server_config, server_additions) =
+            server_config.map(|config| config.parts(&seat)).unzip();
         Self {
             inner: quinn_proto::Endpoint::new(
                 Arc::new(config.build()),
@@ -126,6 +135,8 @@ impl Endpoint {
                 None,
             ),
             server_additions,
+            seat,
+            early_data: early_data.then(EarlyData::default),
             ipv6: socket.ipv6,
             stats: EndpointStats::default(),
         }
@@ -134,7 +145,11 @@ impl Endpoint {
     /// Replace the configuration for future incoming connections; with `None`, attempts to connect
     /// are not answered.
     pub fn set_server_config(&mut self, server_config: Option<Arc<ServerConfig>>) {
-        let (server_config, server_additions) = server_config.map(|config| config.parts()).unzip();
+        if keeps_early_data(server_config.as_deref()) {
+            self.early_data.get_or_insert_default();
+        }
+        let (server_config, server_additions) =
+            server_config.map(|config| config.parts(&self.seat)).unzip();
         self.inner.set_server_config(server_config);
         self.server_additions = server_additions.or(self.server_additions);
     }
@@ -172,6 +187,9 @@ impl Endpoint {
         response: &mut Vec<u8>,
     ) -> Option<DatagramEvent> {
         self.stats.datagrams_received += 1;
+        if let Some(early_data) = &mut self.early_data {
+            early_data.keep(remote, ecn, &data);
+        }
         let event = self
             .inner
             .handle(now, remote, local_ip, ecn, data, response);
@@ -215,7 +233,7 @@ impl Endpoint {
         let (config, additions) = config.into_parts();
         let (handle, connection) = self.inner.connect(now, config, remote, server_name)?;
         self.stats.outgoing_handshakes += 1;
-        Ok((handle, Connection::new(connection, additions)))
+        Ok((handle, Connection::new(connection, additions, None)))
     }
 
     /// Accept a connection attempt, with another configuration if one is given.
@@ -230,16 +248,78 @@ impl Endpoint {
         response: &mut Vec<u8>,
         server_config: Option<Arc<ServerConfig>>,
     ) -> Result<(ConnectionHandle, Connection), Box<AcceptError>> {
-        let (server_config, additions) = server_config.map(|config| config.parts()).unzip();
+        let validated = incoming.remote_address_validated();
+        if keeps_early_data(server_config.as_deref()) {
+            self.early_data.get_or_insert_default();
+        }
+        let (server_config, additions) =
+            server_config.map(|config| config.parts(&self.seat)).unzip();
         let additions = additions
             .or(self.server_additions)
             .expect("nobody connects unless there is a server");
-        match self.inner.accept(incoming, now, response, server_config) {
+        let accepted = self.inner.accept(incoming, now, response, server_config);
+        let deferral = (self.seat.take()).map(|link| Deferral::new(link, validated));
+        match accepted {
             Ok((handle, connection)) => {
                 self.stats.accepted_handshakes += 1;
-                Ok((handle, Connection::new(connection, additions)))
+                Ok((handle, Connection::new(connection, additions, deferral)))
             }
             Err(error) => Err(Box::new(error)),
+        }
+    }
+
+    /// Have a connection of this endpoint go on whose [`HandshakeJob`](crate::HandshakeJob) was run
+    /// or dropped. Drain it afterwards. Harmless if it has ended meanwhile, or waits for nothing.
+    pub fn resume(&mut self, now: Instant, connection: &mut Connection) {
+        let (remote, local_ip) = (connection.remote_address(), connection.local_ip());
+        let closed = connection.is_closed();
+        let Some(deferral) = connection.deferral() else {
+            return;
+        };
+        let held = deferral.release();
+        if closed {
+            return;
+        }
+        let Some(data_ready) = deferral.link.deliver() else {
+            return;
+        };
+        deferral.data_ready = data_ready;
+        let link = deferral.link.clone();
+        if let Some(packet) = link.packet() {
+            link.set_open(true);
+            self.inject(now, connection, remote, local_ip, None, packet);
+            link.set_open(false);
+        }
+        let early = (self.early_data.as_mut().zip(link.cid()))
+            .map(|(early_data, cid)| early_data.take(cid))
+            .unwrap_or_default();
+        for packets in early {
+            let (from, ecn, data) = (packets.remote, packets.ecn, packets.data);
+            self.inject(now, connection, from, local_ip, ecn, data);
+        }
+        for event in held {
+            connection.handle_event(event);
+        }
+    }
+
+    /// Give a connection a datagram that does not come from the network, or came before.
+    fn inject(
+        &mut self,
+        now: Instant,
+        connection: &mut Connection,
+        remote: SocketAddr,
+        local_ip: Option<IpAddr>,
+        ecn: Option<EcnCodepoint>,
+        data: BytesMut,
+    ) {
+        let bytes = data.len();
+        let mut response = Vec::new();
+        let event = self
+            .inner
+            .handle(now, remote, local_ip, ecn, data, &mut response);
+        // Nothing else: it is for the connection id that this connection began with.
+        if let Some(DatagramEvent::ConnectionEvent(_, event)) = event {
+            connection.inject(event, bytes);
         }
     }
 
@@ -269,6 +349,10 @@ impl Endpoint {
         self.stats.ignored_handshakes += 1;
         self.inner.ignore(incoming);
     }
+}
+
+fn keeps_early_data(config: Option<&ServerConfig>) -> bool {
+    config.is_some_and(ServerConfig::offloads_handshakes)
 }
 
 impl std::fmt::Debug for Endpoint {

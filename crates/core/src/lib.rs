@@ -20,7 +20,12 @@
 //! the budget is spent, then `poll_timeout` into the endpoint's timer queue, then
 //! `poll_endpoint_events`, each through [`Endpoint::handle_event`] and its answer back through
 //! [`Connection::handle_event`], then `poll` for the events of the application. Both machines
-//! live on one thread at a time, but not on the same: an endpoint never touches a connection.
+//! live on one thread at a time, but not on the same: an endpoint never touches a connection,
+//! except to resume one.
+//!
+//! A server whose configuration [says so](ServerConfig::offload_handshakes) leaves the answer to a
+//! ClientHello to its driver: after draining, it asks [`Connection::take_handshake_job`], runs the
+//! job wherever it likes, and calls [`Endpoint::resume`] when it is done.
 //!
 //! ```
 //! # #[cfg(feature = "aws-lc-rs")] {
@@ -43,8 +48,11 @@ mod cid;
 mod config;
 mod connection;
 pub mod crypto;
+mod deferral;
+mod early;
 mod endpoint;
 mod error;
+mod header;
 mod timers;
 mod tls;
 
@@ -54,6 +62,7 @@ pub use config::{
     ClientConfig, EndpointConfig, ForeignConnectionIds, ServerConfig, TransportConfig,
 };
 pub use connection::Connection;
+pub use crypto::offload::HandshakeJob;
 pub use endpoint::{Endpoint, EndpointStats, SocketTraits};
 pub use error::{Blame, blame};
 pub use timers::{DeadlineGrid, TimerQueue};

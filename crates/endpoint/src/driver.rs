@@ -17,6 +17,7 @@ use polyquic_core::{
 use polyquic_runtime::{DatagramSocket, Ecn, Received, RecvBatch, RecvMeta, Runtime, Timer};
 
 use crate::connection::{self, ConnectionInner};
+use crate::offload::Handshakes;
 use crate::outbox::{Outbox, Posted};
 use crate::shards::{Handed, Orphan, Sorted};
 use crate::shared::{Rebind, Shared, State, lock, respond, wake_all};
@@ -80,6 +81,7 @@ pub struct Driver<R: Runtime> {
     handed: VecDeque<Handed>,
     /// What was received and is this shard's. Kept for its allocation.
     own: Vec<Received>,
+    handshakes: Handshakes,
     wakers: Wakers,
     /// Whether it ended because there was nothing left to do.
     done: bool,
@@ -143,6 +145,7 @@ impl<R: Runtime> Driver<R> {
             handed: VecDeque::new(),
             own: Vec::new(),
             done: false,
+            handshakes: Handshakes::new(signal.clone()),
             wakers: Wakers {
                 readable: signal.waker(cause::READABLE),
                 old_readable: signal.waker(cause::OLD_READABLE),
@@ -171,6 +174,9 @@ impl<R: Runtime> Driver<R> {
             && let Some(place) = &self.shared.place
         {
             place.take_handed(&mut self.handed);
+        }
+        if causes & cause::OFFLOAD != 0 {
+            self.resume_handshakes(now);
         }
         self.expire_timers(causes & cause::TIMER != 0, now);
         self.flush(now)?;
@@ -266,6 +272,16 @@ impl<R: Runtime> Driver<R> {
             }
         });
         state.rebinding.drain(&mut self.woken);
+    }
+
+    /// Have the connections go on whose TLS was done elsewhere.
+    fn resume_handshakes(&mut self, now: Instant) {
+        for connection in self.handshakes.take_done(&self.rt) {
+            let mut state = self.shared.lock();
+            let mut connection_state = lock(&connection.state);
+            state.core.resume(now, &mut connection_state.machine);
+            enqueue(&mut self.queue, &connection, &mut connection_state);
+        }
     }
 
     /// Put connections whose deadline has passed into the queue.
@@ -374,8 +390,12 @@ impl<R: Runtime> Driver<R> {
             self.timers.schedule(connection.handle.0, deadline);
         }
         state.dirty = more;
+        let job = state.machine.take_handshake_job();
         drop(state);
 
+        if let Some(job) = job {
+            self.handshakes.start(&self.rt, &connection, job);
+        }
         if !self.endpoint_events.is_empty() {
             self.forward_endpoint_events(&connection);
         }

@@ -24,6 +24,7 @@ mod endpoint;
 mod error;
 mod executor;
 mod incoming;
+mod offload;
 mod outbox;
 mod recv_stream;
 mod send_stream;
@@ -44,5 +45,6 @@ pub use error::{
 };
 pub use executor::{Elapsed, Executor, Sleep, sleep, spawn, spawn_on_shards, timeout};
 pub use incoming::{Incoming, IncomingFuture, RetryError};
+pub use offload::{Abandoned, Offloaded, offload};
 pub use recv_stream::RecvStream;
 pub use send_stream::SendStream;

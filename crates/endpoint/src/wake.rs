@@ -23,6 +23,8 @@ pub(crate) mod cause {
     pub(crate) const OLD_READABLE: u8 = 1 << 4;
     /// Another shard handed something over.
     pub(crate) const HANDED: u8 = 1 << 5;
+    /// TLS that was done elsewhere is done.
+    pub(crate) const OFFLOAD: u8 = 1 << 6;
 }
 
 /// The driver's bell: collects causes, and wakes the driver's task once for any number of them.

@@ -129,11 +129,11 @@ pub use polyquic_core::{
 #[cfg(feature = "qlog")]
 pub use polyquic_core::{QlogConfig, QlogStream};
 pub use polyquic_endpoint::{
-    Accept, AcceptBi, AcceptUni, Closed, Connecting, Connection, Driver, Elapsed, Endpoint,
-    EndpointBuilder, Executor, Incoming, IncomingFuture, OpenBi, OpenUni, ReadDatagram, ReadError,
-    ReadExactError, ReadToEndError, RecvStream, ResetError, RetryError, SendDatagramError,
-    SendDatagramWait, SendStream, Sleep, StoppedError, WriteError, ZeroRttAccepted, sleep, spawn,
-    spawn_on_shards, timeout,
+    Abandoned, Accept, AcceptBi, AcceptUni, Closed, Connecting, Connection, Driver, Elapsed,
+    Endpoint, EndpointBuilder, Executor, Incoming, IncomingFuture, Offloaded, OpenBi, OpenUni,
+    ReadDatagram, ReadError, ReadExactError, ReadToEndError, RecvStream, ResetError, RetryError,
+    SendDatagramError, SendDatagramWait, SendStream, Sleep, StoppedError, WriteError,
+    ZeroRttAccepted, offload, sleep, spawn, spawn_on_shards, timeout,
 };
 pub use polyquic_runtime::{Capabilities, Clock, DatagramSocket, Runtime, Spawn, Task, Timer};
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::tools::yield_now;
 use polyquic_core::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use polyquic_core::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use polyquic_core::rustls::server::WebPkiClientVerifier;
+use polyquic_core::rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
+use polyquic_core::rustls::sign::CertifiedKey;
 use polyquic_core::rustls::{self, RootCertStore};
 use polyquic_core::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, crypto_provider};
 use polyquic_endpoint::{Connection, Endpoint, Executor};
@@ -137,6 +138,19 @@ pub fn server_tls(identity: &Identity, authenticate_clients: bool) -> rustls::Se
         .expect("key and certificate match");
     tls.alpn_protocols = vec![ALPN.into()];
     tls.max_early_data_size = u32::MAX;
+    tls
+}
+
+/// rustls' configuration of a server whose certificates are looked up by what is made of the one
+/// that [`server_tls`] would present.
+pub fn server_tls_with(
+    resolver: impl FnOnce(Arc<CertifiedKey>) -> Arc<dyn ResolvesServerCert>,
+) -> rustls::ServerConfig {
+    let identity = &Certificates::get().server;
+    let key = CertifiedKey::from_der(identity.chain(), identity.key(), &crypto_provider())
+        .expect("key and certificate match");
+    let mut tls = server_tls(identity, false);
+    tls.cert_resolver = resolver(Arc::new(key));
     tls
 }
 

@@ -1,11 +1,15 @@
 //! Who may connect to whom, and what they agree on.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::channel::oneshot;
 use polyquic_core::crypto::rustls::HandshakeData;
 use polyquic_core::rustls::pki_types::CertificateDer;
+use polyquic_core::rustls::server::{ClientHello, ResolvesServerCert};
+use polyquic_core::rustls::sign::CertifiedKey;
 use polyquic_core::{
     Blame, ConnectError, ConnectionError, Side, TransportErrorCode, VarInt, blame,
 };
@@ -13,7 +17,7 @@ use polyquic_endpoint::{Connection, Endpoint, Executor};
 
 use crate::fixtures::{
     ALPN, Certificates, Ends, SERVER_NAME, Setup, client_config, client_tls, give_up_early, pair,
-    server_config, server_tls, transport,
+    server_config, server_tls, server_tls_with, transport,
 };
 use crate::tools::{check_alive, code};
 
@@ -22,6 +26,7 @@ mod alert {
     pub(super) const BAD_CERTIFICATE: u8 = 42;
     pub(super) const CERTIFICATE_EXPIRED: u8 = 45;
     pub(super) const UNKNOWN_CA: u8 = 48;
+    pub(super) const ACCESS_DENIED: u8 = 49;
     pub(super) const CERTIFICATE_REQUIRED: u8 = 116;
     pub(super) const NO_APPLICATION_PROTOCOL: u8 = 120;
 }
@@ -141,12 +146,13 @@ pub async fn both_sides_know_each_other<R: Executor>(rt: R) {
     anonymous.ends.finish().await;
 }
 
+fn told(data: Box<dyn std::any::Any>) -> (Option<Vec<u8>>, Option<String>) {
+    let data: HandshakeData = *data.downcast().expect("that is what rustls tells");
+    (data.protocol, data.server_name)
+}
+
 /// What was negotiated is known during the handshake and after it.
 pub async fn negotiated_parameters_are_told<R: Executor>(rt: R) {
-    fn told(data: Box<dyn std::any::Any>) -> (Option<Vec<u8>>, Option<String>) {
-        let data: HandshakeData = *data.downcast().expect("that is what rustls tells");
-        (data.protocol, data.server_name)
-    }
     let ends = Setup::new().start(&rt);
     let mut connecting = ends.client.connect(ends.addr, SERVER_NAME).unwrap();
     assert_eq!(connecting.remote_address(), ends.addr);
@@ -168,6 +174,150 @@ pub async fn negotiated_parameters_are_told<R: Executor>(rt: R) {
     );
     assert_eq!((client.side(), server.side()), (Side::Client, Side::Server));
     ends.finish().await;
+}
+
+/// Looks for certificates as it is told to, each time anew.
+#[derive(Debug)]
+struct Resolver {
+    key: Arc<CertifiedKey>,
+    /// Nothing left: the key at once.
+    orders: Mutex<Receiver<Order>>,
+}
+
+#[derive(Debug)]
+enum Order {
+    /// Say that it has begun, and wait for the word to go on.
+    Wait(oneshot::Sender<()>, Receiver<()>),
+    FindNone,
+    Panic,
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let order = self
+            .orders
+            .lock()
+            .expect("not held during a panic")
+            .try_recv();
+        match order.ok() {
+            None => {}
+            Some(Order::Wait(begun, go_on)) => {
+                begun.send(()).expect("somebody is interested");
+                // Nor is it an error if nobody will ever say so.
+                let _ = go_on.recv();
+            }
+            Some(Order::FindNone) => return None,
+            Some(Order::Panic) => panic!("this panic is part of a test"),
+        }
+        Some(self.key.clone())
+    }
+}
+
+/// A server whose certificate look-ups are to be [ordered](Order), off the I/O path.
+fn resolving() -> (Setup, Sender<Order>) {
+    let (orders, receiver) = channel();
+    let tls = server_tls_with(|key| {
+        Arc::new(Resolver {
+            key,
+            orders: Mutex::new(receiver),
+        })
+    });
+    let setup = Setup::new().with(|setup| {
+        setup.server = server_config(tls);
+        setup.server.offload_handshakes(true);
+    });
+    (setup, orders)
+}
+
+/// While the server looks for a certificate, its other connections go on; then the handshake does.
+pub async fn slow_certificate_lookups_hold_up_nobody<R: Executor>(rt: R) {
+    let (setup, orders) = resolving();
+    let ends = setup.start(&rt);
+    let (client, server) = ends.connect().await;
+
+    let (begin, begun) = oneshot::channel();
+    let (go_on, wait) = channel();
+    orders.send(Order::Wait(begin, wait)).expect("it is there");
+    let connecting = ends.client.connect(ends.addr, SERVER_NAME).unwrap();
+    let mut accepting = ends.server.accept().await.unwrap().accept().unwrap();
+    begun.await.expect("it was looked for");
+    for _ in 0..50 {
+        check_alive(&client, &server).await;
+    }
+    go_on.send(()).expect("it is waiting");
+    let negotiated = told(accepting.handshake_data().await.unwrap());
+    assert_eq!(negotiated, (Some(ALPN.into()), Some(SERVER_NAME.into())));
+    let (slow_client, slow_server) = futures::join!(connecting, accepting);
+    let (slow_client, slow_server) = (slow_client.unwrap(), slow_server.unwrap());
+    assert_eq!(told(slow_server.handshake_data().unwrap()), negotiated);
+    check_alive(&slow_client, &slow_server).await;
+    check_alive(&client, &server).await;
+    ends.finish().await;
+}
+
+/// A server that finds no certificate says so, also from off the I/O path.
+pub async fn a_missing_certificate_is_told<R: Executor>(rt: R) {
+    let (setup, orders) = resolving();
+    let ends = setup.start(&rt);
+    orders.send(Order::FindNone).expect("it is there");
+    let (client, server) = fail(&ends).await;
+    check_alert(&server, &client, alert::ACCESS_DENIED);
+    let (client, server) = ends.connect().await;
+    check_alive(&client, &server).await;
+    ends.finish().await;
+}
+
+/// A look-up that panics off the I/O path costs one handshake.
+pub async fn a_panicking_lookup_fails_one_handshake<R: Executor>(rt: R) {
+    let (setup, orders) = resolving();
+    let ends = setup.start(&rt);
+    orders.send(Order::Panic).expect("it is there");
+    let (client, server) = fail(&ends).await;
+    for error in [client, server] {
+        let code = match &error {
+            ConnectionError::TransportError(error) => error.code,
+            ConnectionError::ConnectionClosed(close) => close.error_code,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(code, TransportErrorCode::INTERNAL_ERROR, "{error}");
+    }
+    let (client, server) = ends.connect().await;
+    check_alive(&client, &server).await;
+    ends.finish().await;
+}
+
+/// Who closes while the server looks for a certificate does not wait for it.
+pub async fn closing_during_a_certificate_lookup<R: Executor>(rt: R) {
+    for whole_endpoint in [false, true] {
+        let (setup, orders) = resolving();
+        let ends = setup.start(&rt);
+        let (begin, begun) = oneshot::channel();
+        let (go_on, wait) = channel();
+        orders.send(Order::Wait(begin, wait)).expect("it is there");
+        let connecting = ends.client.connect(ends.addr, SERVER_NAME).unwrap();
+        let accepting = ends.server.accept().await.unwrap().accept().unwrap();
+        begun.await.expect("it was looked for");
+        if whole_endpoint {
+            ends.server.close(code(1), b"enough");
+            let error = accepting.await.unwrap_err();
+            assert_eq!(error, ConnectionError::LocallyClosed);
+        } else {
+            drop(accepting);
+        }
+        let error = connecting.await.unwrap_err();
+        assert_eq!(
+            refusal(&error),
+            Some(TransportErrorCode::APPLICATION_ERROR),
+            "{error}"
+        );
+        ends.server.wait_idle().await;
+        drop(go_on);
+        if !whole_endpoint {
+            let (client, server) = ends.connect().await;
+            check_alive(&client, &server).await;
+        }
+        ends.finish().await;
+    }
 }
 
 /// Exported keying material is the same on both sides, and depends on label and context.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::{Either, join, select};
 use polyquic_core::{Blame, ConnectionError, blame};
-use polyquic_endpoint::{Connection, Executor, sleep};
+use polyquic_endpoint::{Abandoned, Connection, Executor, offload, sleep};
 use polyquic_runtime::Timer;
 
 use crate::fixtures::{Setup, idle_timeout, pair};
@@ -114,6 +114,18 @@ pub async fn offloaded_jobs_run<R: Executor>(rt: R) {
     for (number, result) in results.into_iter().enumerate() {
         assert_eq!(result.await, Ok(number * number));
     }
+}
+
+/// Results of offloaded closures come back, or the news that there is none.
+pub async fn offloaded_results_come_back<R: Executor>(rt: R) {
+    let panicking = offload(&rt, || -> u8 { panic!("this panic is part of a test") });
+    let results = (0..20).map(|number| offload(&rt, move || number * number));
+    for (number, result) in results.collect::<Vec<_>>().into_iter().enumerate() {
+        assert_eq!(result.await, Ok(number * number));
+    }
+    assert_eq!(panicking.await, Err(Abandoned));
+    // Nobody waiting is no error.
+    drop(offload(&rt, || ()));
 }
 
 /// Both sides update their keys again and again in the middle of transfers both ways.

@@ -87,6 +87,10 @@ macro_rules! conformance {
             a_missing_client_certificate_is_refused,
             both_sides_know_each_other,
             negotiated_parameters_are_told,
+            slow_certificate_lookups_hold_up_nobody,
+            a_missing_certificate_is_told,
+            a_panicking_lookup_fails_one_handshake,
+            closing_during_a_certificate_lookup,
             exporters_agree,
             bad_parameters_are_named,
             a_refusal_is_told,
@@ -111,6 +115,7 @@ macro_rules! conformance {
             timers_fire_in_order,
             timers_can_be_moved,
             offloaded_jobs_run,
+            offloaded_results_come_back,
             key_updates_during_transfers,
         } }
         $crate::__group! { [$($group)*] $app $run => scale: run {

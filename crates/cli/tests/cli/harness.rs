@@ -103,6 +103,13 @@ impl Running {
         }
     }
 
+    /// The next line on standard error, which [`finish`](Self::finish) then lacks.
+    #[track_caller]
+    pub(crate) fn error_line(&mut self) -> String {
+        let line = self.stderr.recv_timeout(LIMIT);
+        line.unwrap_or_else(|_| panic!("nothing on standard error"))
+    }
+
     /// Send a signal by name.
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill")

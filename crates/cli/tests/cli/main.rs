@@ -4,5 +4,6 @@
 mod failures;
 mod harness;
 mod measure;
+mod reload;
 mod shutdown;
 mod transfer;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn_proto::{TimeSource, ValidationTokenConfig};
+use rustls::SignatureAlgorithm;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::TransportConfig;
 use super::transport::Additions;
+use crate::crypto::offload::{Deferring, Seat};
 use crate::crypto::{self, HandshakeTokenKey};
 use crate::tls;
 
@@ -23,6 +25,7 @@ pub struct ServerConfig {
     /// Tokens by which clients are known again (RFC 9000 section 8.1.3).
     pub validation_token: ValidationTokenConfig,
     inner: quinn_proto::ServerConfig,
+    offload_handshakes: bool,
 }
 
 impl ServerConfig {
@@ -38,6 +41,7 @@ impl ServerConfig {
             crypto,
             validation_token: inner.validation_token.clone(),
             inner,
+            offload_handshakes: false,
         }
     }
 
@@ -47,7 +51,8 @@ impl ServerConfig {
     }
 
     /// A server that proves its identity by this chain of certificates, its own first, and the key
-    /// that belongs to it. Clients stay anonymous.
+    /// that belongs to it. Clients stay anonymous. With an RSA key, handshakes are
+    /// [off the I/O path](Self::offload_handshakes).
     ///
     /// # Errors
     ///
@@ -56,14 +61,19 @@ impl ServerConfig {
         cert_chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, rustls::Error> {
-        let mut tls = rustls::ServerConfig::builder_with_provider(tls::crypto_provider())
+        let provider = tls::crypto_provider();
+        let signer = provider.key_provider.load_private_key(key.clone_key())?;
+        let slow = signer.algorithm() == SignatureAlgorithm::RSA;
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("every provider of ours has TLS 1.3")
             .with_no_client_auth()
             .with_single_cert(cert_chain, key)?;
         // The only value that QUIC allows besides 0 (RFC 9001 section 4.6.1).
         tls.max_early_data_size = u32::MAX;
-        Ok(Self::with_crypto(Arc::new(tls::quic_server(tls))))
+        let mut config = Self::with_crypto(Arc::new(tls::quic_server(tls)));
+        config.offload_handshakes(slow);
+        Ok(config)
     }
 
     /// Set the transport's configuration.
@@ -132,12 +142,38 @@ impl ServerConfig {
         self
     }
 
+    /// Whether the answer to a ClientHello, with its certificate look-up and its signature, is worked
+    /// out away from the I/O path, so that other connections do not wait for it. Default: with an RSA
+    /// key given to [`with_single_cert`](Self::with_single_cert), otherwise not.
+    ///
+    /// It takes the handshake through another thread and back, which costs more than an ECDSA or
+    /// Ed25519 signature does. It is worth it where answers take longer: for RSA keys, and when the
+    /// [resolver](rustls::server::ResolvesServerCert) of certificates or the signing key asks a
+    /// disk, a database or another machine. Such a callback may block; should it panic, its
+    /// connection fails with INTERNAL_ERROR.
+    ///
+    /// The client's further steps stay where they are: the verification of its certificate, if one
+    /// is asked for, and a ClientHello that had to be repeated (RFC 8446 section 4.1.4).
+    pub fn offload_handshakes(&mut self, offload: bool) -> &mut Self {
+        self.offload_handshakes = offload;
+        self
+    }
+
+    pub(crate) fn offloads_handshakes(&self) -> bool {
+        self.offload_handshakes
+    }
+
     /// What connections are accepted with, and the additions on streams to grow to.
-    pub(crate) fn parts(&self) -> (Arc<quinn_proto::ServerConfig>, Additions) {
+    pub(crate) fn parts(&self, seat: &Arc<Seat>) -> (Arc<quinn_proto::ServerConfig>, Additions) {
         let (transport, additions) = self.transport.parts();
         let mut inner = self.inner.clone();
         inner.transport = transport;
-        inner.crypto = self.crypto.clone();
+        let crypto = self.crypto.clone();
+        inner.crypto = Arc::new(Deferring::new(
+            crypto,
+            self.offload_handshakes,
+            seat.clone(),
+        ));
         inner.validation_token = self.validation_token.clone();
         (Arc::new(inner), additions)
     }
@@ -148,6 +184,7 @@ impl fmt::Debug for ServerConfig {
         f.debug_struct("ServerConfig")
             .field("transport", &self.transport)
             .field("validation_token", &self.validation_token)
+            .field("offload_handshakes", &self.offload_handshakes)
             .field("inner", &self.inner)
             .finish_non_exhaustive()
     }

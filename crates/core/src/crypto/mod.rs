@@ -10,6 +10,7 @@ pub use quinn_proto::crypto::{
 
 mod exporter;
 mod keys;
+pub(crate) mod offload;
 mod retry;
 mod session;
 

@@ -10,6 +10,8 @@ use polyquic_core::{
 
 #[derive(Default)]
 pub(crate) struct App {
+    /// How often it was said that what was negotiated is known.
+    pub(crate) data_ready: usize,
     pub(crate) connected: Option<Instant>,
     pub(crate) lost: Option<(Instant, ConnectionError)>,
     /// What is yet to be written.
@@ -48,7 +50,11 @@ impl App {
     /// React to an event; whether anything was done to the machine.
     pub(crate) fn handle(&mut self, now: Instant, machine: &mut Connection, event: Event) -> bool {
         match event {
-            Event::HandshakeDataReady => return false,
+            Event::HandshakeDataReady => {
+                assert!(machine.crypto_session().handshake_data().is_some());
+                self.data_ready += 1;
+                return false;
+            }
             Event::Connected => {
                 assert!(self.connected.is_none(), "connected twice");
                 self.connected = Some(now);

@@ -40,7 +40,7 @@ pub(crate) fn for_seeds(count: u64, test: impl Fn(u64)) {
 /// Ed25519, because its signatures have one size; those of ECDSA vary by a few bytes from one
 /// handshake to the next. The serial number is given, because a random one may begin with a zero and
 /// be a byte shorter.
-fn identity() -> (CertificateDer<'static>, PrivatePkcs8KeyDer<'static>) {
+pub(crate) fn identity() -> (CertificateDer<'static>, PrivatePkcs8KeyDer<'static>) {
     static IDENTITY: OnceLock<(CertificateDer<'static>, Vec<u8>)> = OnceLock::new();
     let (cert, key) = IDENTITY.get_or_init(|| {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();

@@ -73,6 +73,8 @@ pub(crate) struct Link {
     busy_until: Option<Instant>,
     /// Nothing passes, in either way a cable can be cut.
     pub(crate) cut: bool,
+    /// If set: lose one datagram, after so many more.
+    pub(crate) lose_nth: Option<u64>,
 }
 
 impl Link {
@@ -84,6 +86,7 @@ impl Link {
             sent: 0,
             busy_until: None,
             cut: false,
+            lose_nth: None,
         }
     }
 
@@ -105,6 +108,12 @@ impl Link {
         };
         if lost < self.network.loss {
             return;
+        }
+        if let Some(nth) = self.lose_nth {
+            self.lose_nth = nth.checked_sub(1);
+            if nth == 0 {
+                return;
+            }
         }
         let mut data = data.to_vec();
         if corrupt < self.network.corrupt {

@@ -18,6 +18,7 @@ mod determinism;
 mod fixtures;
 mod junk;
 mod link;
+mod offload;
 mod pair;
 mod paths;
 mod peer;

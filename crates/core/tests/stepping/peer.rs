@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use polyquic_core::{
     ClientConfig, Connection, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint,
-    EndpointConfig, Instant, ServerConfig, SocketTraits, TimerQueue, Transmit,
+    EndpointConfig, HandshakeJob, Instant, ServerConfig, SocketTraits, TimerQueue, Transmit,
 };
 
 use crate::app::App;
@@ -57,6 +58,12 @@ pub(crate) struct Peer {
     pub(crate) sent: Vec<Sent>,
     /// How often a connection's deadline came due.
     pub(crate) wakeups: usize,
+    /// How long TLS takes that is done elsewhere.
+    pub(crate) tls_takes: Duration,
+    /// Drop it instead.
+    pub(crate) drop_jobs: bool,
+    /// TLS under way: when it is done, and for which connection.
+    pub(crate) jobs: Vec<(Instant, usize, HandshakeJob)>,
     buf: Vec<u8>,
 }
 
@@ -83,6 +90,9 @@ impl Peer {
             max_segments: 64,
             sent: Vec::new(),
             wakeups: 0,
+            tls_takes: Duration::ZERO,
+            drop_jobs: false,
+            jobs: Vec::new(),
             buf: Vec::new(),
         }
     }
@@ -121,7 +131,8 @@ impl Peer {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.timers.next_deadline()
+        let jobs = self.jobs.iter().map(|(due, ..)| *due);
+        self.timers.next_deadline().into_iter().chain(jobs).min()
     }
 
     pub(crate) fn scheduled(&self) -> usize {
@@ -206,11 +217,20 @@ impl Peer {
         }
     }
 
-    /// Make connections dirty whose deadline has passed.
+    /// Make connections dirty whose deadline has passed, or whose TLS is done.
     pub(crate) fn expire_timers(&mut self, now: Instant) {
         while let Some(slot) = self.timers.pop_expired(now) {
             self.wakeups += 1;
             self.dirty.insert(self.slots[&slot]);
+        }
+        for (_, index, job) in self.jobs.extract_if(.., |(due, ..)| *due <= now) {
+            if self.drop_jobs {
+                drop(job);
+            } else {
+                job.run();
+            }
+            self.core.resume(now, &mut self.conns[index].machine);
+            self.dirty.insert(index);
         }
     }
 
@@ -260,6 +280,9 @@ impl Peer {
             if app.handle(now, machine, event) {
                 self.dirty.insert(index);
             }
+        }
+        if let Some(job) = machine.take_handshake_job() {
+            self.jobs.push((now + self.tls_takes, index, job));
         }
     }
 }

@@ -1,0 +1,122 @@
+//! What long headers (RFC 9000 section 17.2) say without any key.
+
+use quinn_proto::ConnectionId;
+
+const LONG: u8 = 0x80;
+/// What a connection id of QUIC version 1 has at most.
+const MAX_CID_BYTES: usize = 20;
+/// The bits that hold the type.
+const TYPE: u8 = 0x30;
+const INITIAL: u8 = 0x00;
+const ZERO_RTT: u8 = 0x10;
+const HANDSHAKE: u8 = 0x20;
+
+/// Where the Length field of the Initial packet begins whose header is in `bytes`.
+pub(crate) fn initial_length_at(bytes: &[u8]) -> Option<usize> {
+    let mut reader = Reader { bytes, at: 0 };
+    let (kind, _) = reader.up_to_token()?;
+    if kind != INITIAL {
+        return None;
+    }
+    reader.skip_token()?;
+    Some(reader.at)
+}
+
+/// Where in a datagram the first 0-RTT packet begins, and the connection id that it is for.
+pub(crate) fn early_data_at(datagram: &[u8]) -> Option<(ConnectionId, usize)> {
+    let mut reader = Reader {
+        bytes: datagram,
+        at: 0,
+    };
+    loop {
+        let begin = reader.at;
+        let (kind, dst_cid) = reader.up_to_token()?;
+        match kind {
+            ZERO_RTT => return Some((dst_cid, begin)),
+            INITIAL => reader.skip_token()?,
+            HANDSHAKE => {}
+            _ => return None,
+        }
+        let length = reader.varint()?;
+        reader.take(length)?;
+    }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let end = self.at.checked_add(count)?;
+        let taken = self.bytes.get(self.at..end)?;
+        self.at = end;
+        Some(taken)
+    }
+
+    /// The type of the packet that begins here, and whom it is for.
+    fn up_to_token(&mut self) -> Option<(u8, ConnectionId)> {
+        let first = *self.take(1)?.first()?;
+        if first & LONG == 0 {
+            return None;
+        }
+        let _version = self.take(4)?;
+        let dst_cid = self.cid()?;
+        let _src_cid = self.cid()?;
+        Some((first & TYPE, dst_cid))
+    }
+
+    fn cid(&mut self) -> Option<ConnectionId> {
+        let length = *self.take(1)?.first()?;
+        if usize::from(length) > MAX_CID_BYTES {
+            return None;
+        }
+        self.take(usize::from(length)).map(ConnectionId::new)
+    }
+
+    fn skip_token(&mut self) -> Option<()> {
+        let length = self.varint()?;
+        self.take(length).map(|_| ())
+    }
+
+    /// A variable-length integer (RFC 9000 section 16).
+    fn varint(&mut self) -> Option<usize> {
+        let first = *self.take(1)?.first()?;
+        let rest = self.take((1 << (first >> 6)) - 1)?;
+        let begin = u64::from(first & 0x3f);
+        let value = (rest.iter()).fold(begin, |value, &byte| value << 8 | u64::from(byte));
+        usize::try_from(value).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An Initial packet with a token, and a 0-RTT packet after it.
+    const DATAGRAM: &[u8] = &[
+        0xc3, 0, 0, 0, 1, 4, 1, 2, 3, 4, 2, 5, 6, 0x40, 3, 7, 7, 7, 0x40, 5, 0, 0, 0, 0,
+        0, // 25
+        0xd0, 0, 0, 0, 1, 4, 1, 2, 3, 4, 2, 5, 6, 2, 9, 9,
+    ];
+
+    #[test]
+    fn packets_are_found_by_their_lengths() {
+        assert_eq!(initial_length_at(DATAGRAM), Some(18));
+        let (cid, at) = early_data_at(DATAGRAM).unwrap();
+        assert_eq!((&cid[..], at), (&[1, 2, 3, 4][..], 25));
+        let (_, at) = early_data_at(&DATAGRAM[25..]).unwrap();
+        assert_eq!(at, 0);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_not_found() {
+        for end in 0..18 {
+            assert_eq!(initial_length_at(&DATAGRAM[..end]), None, "{end}");
+        }
+        for end in 0..38 {
+            assert_eq!(early_data_at(&DATAGRAM[..end]), None, "{end}");
+        }
+    }
+}
