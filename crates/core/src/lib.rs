@@ -50,6 +50,8 @@ mod tls;
 
 pub use batch::BatchSizer;
 pub use cid::{BpfInstruction, ShardKey, ShardedCidGenerator};
+#[cfg(feature = "quic-lb")]
+pub use cid::{QuicLbCidGenerator, QuicLbConfig, QuicLbError};
 pub use config::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig};
 pub use connection::Connection;
 pub use endpoint::{Endpoint, EndpointStats, SocketTraits};

@@ -128,6 +128,8 @@ pub use polyquic_core::{
 };
 #[cfg(feature = "qlog")]
 pub use polyquic_core::{QlogConfig, QlogStream};
+#[cfg(feature = "quic-lb")]
+pub use polyquic_core::{QuicLbConfig, QuicLbError};
 pub use polyquic_endpoint::{
     Accept, AcceptBi, AcceptUni, Closed, Connecting, Connection, Driver, Elapsed, Endpoint,
     Executor, Incoming, IncomingFuture, OpenBi, OpenUni, ReadDatagram, ReadError, ReadExactError,
