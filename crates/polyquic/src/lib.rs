@@ -79,6 +79,7 @@
 //! | `ring` | | cryptography by ring, used if `aws-lc-rs` is off |
 //! | `qlog` | | event logs of connections |
 //! | `platform-verifier` | | [`ClientConfig`] that trusts what the operating system trusts |
+//! | `quic-lb` | | connection ids by which load balancers know the server (`docs/LOAD-BALANCING.md`) |
 //!
 //! Any combination with at least one kind of cryptography works; features add, and change nothing
 //! that is there. With `default-features = false`, name your cryptography.
