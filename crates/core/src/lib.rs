@@ -58,9 +58,9 @@ mod tls;
 
 pub use batch::BatchSizer;
 pub use cid::{BpfInstruction, ShardKey, ShardedCidGenerator};
-pub use config::{
-    ClientConfig, EndpointConfig, ForeignConnectionIds, ServerConfig, TransportConfig,
-};
+#[cfg(feature = "quic-lb")]
+pub use cid::{QuicLbCidGenerator, QuicLbConfig, QuicLbError};
+pub use config::{ClientConfig, EndpointConfig, ServerConfig, ShardError, TransportConfig};
 pub use connection::Connection;
 pub use crypto::offload::HandshakeJob;
 pub use endpoint::{Endpoint, EndpointStats, SocketTraits};

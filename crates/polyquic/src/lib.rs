@@ -79,6 +79,7 @@
 //! | `ring` | | cryptography by ring, used if `aws-lc-rs` is off |
 //! | `qlog` | | event logs of connections |
 //! | `platform-verifier` | | [`ClientConfig`] that trusts what the operating system trusts |
+//! | `quic-lb` | | connection ids by which load balancers know the server (`docs/LOAD-BALANCING.md`) |
 //!
 //! Any combination with at least one kind of cryptography works; features add, and change nothing
 //! that is there. With `default-features = false`, name your cryptography.
@@ -120,14 +121,16 @@ pub use polyquic_core::{
     ClientConfig, ClosedStream, ConfigError, ConnectError, ConnectionClose, ConnectionError,
     ConnectionId, ConnectionIdGenerator, ConnectionStats, Dir, EcnCodepoint, EndpointConfig,
     EndpointStats, FrameStats, FrameType, IdleTimeout, Instant, InvalidCid, MtuDiscoveryConfig,
-    NoneTokenLog, NoneTokenStore, PathStats, ServerConfig, ShardKey, Side, StdSystemTime, StreamId,
-    TimeSource, TokenLog, TokenMemoryCache, TokenReuseError, TokenStore, TransportConfig,
-    TransportError, TransportErrorCode, UdpStats, ValidationTokenConfig, VarInt,
+    NoneTokenLog, NoneTokenStore, PathStats, ServerConfig, ShardError, ShardKey, Side,
+    StdSystemTime, StreamId, TimeSource, TokenLog, TokenMemoryCache, TokenReuseError, TokenStore,
+    TransportConfig, TransportError, TransportErrorCode, UdpStats, ValidationTokenConfig, VarInt,
     VarIntBoundsExceeded, Written, blame, congestion, crypto, crypto_provider, rustls,
     transport_parameters,
 };
 #[cfg(feature = "qlog")]
 pub use polyquic_core::{QlogConfig, QlogStream};
+#[cfg(feature = "quic-lb")]
+pub use polyquic_core::{QuicLbConfig, QuicLbError};
 pub use polyquic_endpoint::{
     Abandoned, Accept, AcceptBi, AcceptUni, Closed, Connecting, Connection, Driver, Elapsed,
     Endpoint, EndpointBuilder, Executor, Incoming, IncomingFuture, Offloaded, OpenBi, OpenUni,

@@ -36,11 +36,18 @@ impl SocketGroup {
 ///
 /// It runs on the UDP payload (byte 0 is the first after the UDP header) and returns the number of
 /// a socket in its group. Reading past the end of the datagram ends it with 0, as classic BPF does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SteeringFilter(pub Vec<FilterInstruction>);
 
+// Not derived: the operands are the key by which connection ids hide their shards.
+impl std::fmt::Debug for SteeringFilter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SteeringFilter({} instructions)", self.0.len())
+    }
+}
+
 /// One instruction of classic BPF, laid out as the system call wants it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct FilterInstruction {
     /// Operation.

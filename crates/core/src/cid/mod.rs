@@ -1,5 +1,7 @@
 //! Connection ids that name the shard that owns the connection.
 
+#[cfg(feature = "quic-lb")]
+mod quic_lb;
 mod shard;
 
 use std::time::Duration;
@@ -7,6 +9,8 @@ use std::time::Duration;
 use quinn_proto::{ConnectionId, ConnectionIdGenerator};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
+#[cfg(feature = "quic-lb")]
+pub use quic_lb::{QuicLbCidGenerator, QuicLbConfig, QuicLbError};
 pub use shard::{BpfInstruction, ShardKey};
 
 /// Length of the connection ids that polyquic issues, in bytes.

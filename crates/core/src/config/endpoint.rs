@@ -7,6 +7,8 @@ use std::time::Duration;
 use quinn_proto::{ConfigError, ConnectionIdGenerator, crypto::HmacKey};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
+#[cfg(feature = "quic-lb")]
+use crate::cid::{QuicLbCidGenerator, QuicLbConfig, QuicLbError};
 use crate::cid::{ShardKey, ShardedCidGenerator};
 use crate::tls;
 
@@ -18,8 +20,8 @@ type CidGeneratorFactory = Arc<dyn Fn() -> Box<dyn ConnectionIdGenerator> + Send
 
 /// Configuration of an endpoint, independent of its connections.
 ///
-/// The defaults suit the open internet. The setters are quinn's, plus [`seed`](Self::seed) and
-/// [`shard`](Self::shard).
+/// The defaults suit the open internet. The setters are quinn's, plus [`seed`](Self::seed),
+/// [`shard`](Self::shard) and, with the feature `quic-lb`, `quic_lb`.
 #[derive(Clone)]
 pub struct EndpointConfig {
     max_udp_payload_size: u16,
@@ -30,6 +32,8 @@ pub struct EndpointConfig {
     cid_generator: Option<CidGeneratorFactory>,
     cid_lifetime: Option<Duration>,
     shard: Option<(ShardKey, u16, u16)>,
+    #[cfg(feature = "quic-lb")]
+    quic_lb: Option<QuicLbConfig>,
     seed: Option<[u8; 32]>,
 }
 
@@ -44,6 +48,8 @@ impl Default for EndpointConfig {
             cid_generator: None,
             cid_lifetime: None,
             shard: None,
+            #[cfg(feature = "quic-lb")]
+            quic_lb: None,
             seed: None,
         }
     }
@@ -98,7 +104,7 @@ impl EndpointConfig {
 
     /// Make connection ids with a generator of your own; called once per endpoint.
     ///
-    /// Overrides [`shard`](Self::shard) and [`cid_lifetime`](Self::cid_lifetime).
+    /// Overrides [`shard`](Self::shard), `quic_lb` and [`cid_lifetime`](Self::cid_lifetime).
     pub fn cid_generator<F>(&mut self, factory: F) -> &mut Self
     where
         F: Fn() -> Box<dyn ConnectionIdGenerator> + Send + Sync + 'static,
@@ -115,9 +121,45 @@ impl EndpointConfig {
     }
 
     /// Make connection ids that name shard `shard` out of `shards`, see [`ShardKey`].
+    ///
+    /// # Panics
+    ///
+    /// Ids of the configuration for load balancers that was set cannot name a shard, which
+    /// `check_shards` tells before.
     pub fn shard(&mut self, key: ShardKey, shards: u16, shard: u16) -> &mut Self {
+        #[cfg(feature = "quic-lb")]
+        if let Err(error) = self.check_shards(shards) {
+            panic!("{error}");
+        }
         self.shard = Some((key, shards, shard));
         self
+    }
+
+    /// Make connection ids by which a load balancer knows this server (QUIC-LB); they name the
+    /// [`shard`](Self::shard) as well.
+    ///
+    /// # Errors
+    ///
+    /// As [`QuicLbConfig::check_shards`], for the number of shards set before.
+    #[cfg(feature = "quic-lb")]
+    pub fn quic_lb(&mut self, config: QuicLbConfig) -> Result<&mut Self, QuicLbError> {
+        if let Some((_, shards, _)) = self.shard {
+            config.check_shards(shards)?;
+        }
+        self.quic_lb = Some(config);
+        Ok(self)
+    }
+
+    /// Whether connection ids as configured can name one of `shards`.
+    ///
+    /// # Errors
+    ///
+    /// As [`QuicLbConfig::check_shards`]; none without such a configuration.
+    #[cfg(feature = "quic-lb")]
+    pub fn check_shards(&self, shards: u16) -> Result<(), QuicLbError> {
+        self.quic_lb
+            .as_ref()
+            .map_or(Ok(()), |config| config.check_shards(shards))
     }
 
     /// One configuration for each of `shards` endpoints that share an address, and the key by which
@@ -127,11 +169,13 @@ impl EndpointConfig {
     ///
     /// # Errors
     ///
-    /// With a [`cid_generator`](Self::cid_generator) of your own, ids name no shard.
-    pub fn split(&self, shards: u16) -> Result<(ShardKey, Vec<Self>), ForeignConnectionIds> {
+    /// Connection ids cannot name a shard, see [`ShardError`].
+    pub fn split(&self, shards: u16) -> Result<(ShardKey, Vec<Self>), ShardError> {
         if self.cid_generator.is_some() {
-            return Err(ForeignConnectionIds);
+            return Err(ShardError::ForeignConnectionIds);
         }
+        #[cfg(feature = "quic-lb")]
+        self.check_shards(shards)?;
         let mut rng = self.rng();
         let key = match self.shard {
             Some((key, ..)) => key,
@@ -197,6 +241,16 @@ impl EndpointConfig {
                     .shard
                     .unwrap_or_else(|| (ShardKey::new(rng.random()), 1, 0));
                 let (seed, lifetime) = (rng.random(), self.cid_lifetime);
+                #[cfg(feature = "quic-lb")]
+                if let Some(quic_lb) = self.quic_lb.clone() {
+                    config.cid_generator(move || {
+                        let generator = QuicLbCidGenerator::new(quic_lb.clone(), seed)
+                            .shard(key, shards, shard)
+                            .expect("checked when it was set");
+                        Box::new(generator.lifetime(lifetime))
+                    });
+                    return config;
+                }
                 config.cid_generator(move || {
                     Box::new(ShardedCidGenerator::new(key, shards, shard, seed).lifetime(lifetime))
                 });
@@ -206,17 +260,27 @@ impl EndpointConfig {
     }
 }
 
-/// Connection ids are made by a generator that knows nothing of shards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a connection-id generator of your own cannot be combined with shards, which ids must name"
-)]
-pub struct ForeignConnectionIds;
+/// Why an endpoint cannot have several shards.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShardError {
+    /// Connection ids are made by a generator that knows nothing of shards.
+    #[error(
+        "a connection-id generator of your own cannot be combined with shards, which ids must name"
+    )]
+    ForeignConnectionIds,
+    /// Connection ids for a load balancer leave no room for a shard.
+    #[cfg(feature = "quic-lb")]
+    #[error(transparent)]
+    QuicLb(#[from] QuicLbError),
+}
 
 impl fmt::Debug for EndpointConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EndpointConfig")
-            .field("max_udp_payload_size", &self.max_udp_payload_size)
+        let mut f = f.debug_struct("EndpointConfig");
+        #[cfg(feature = "quic-lb")]
+        f.field("quic_lb", &self.quic_lb);
+        f.field("max_udp_payload_size", &self.max_udp_payload_size)
             .field("supported_versions", &self.supported_versions)
             .field("grease_quic_bit", &self.grease_quic_bit)
             .field("min_reset_interval", &self.min_reset_interval)

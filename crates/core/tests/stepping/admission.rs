@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use polyquic_core::{ConnectionError, ShardKey, TransportConfig, VarInt};
+use polyquic_core::{ConnectionError, EndpointConfig, ShardKey, TransportConfig, VarInt};
+#[cfg(feature = "quic-lb")]
+use polyquic_core::{QuicLbConfig, QuicLbError};
 
 use crate::fixtures::{endpoint_config, noise};
 use crate::link::Network;
@@ -154,8 +156,36 @@ fn clients_do_not_answer_strangers() {
     assert!(pair.client.sent[0].bytes < 1300);
 }
 
-/// Every id that the client addresses the server by, whether in the handshake or after it, names
-/// the server's shard.
+/// Every id of this length that the client addresses the server by after the handshake, over several
+/// changes of address.
+fn ids_in_use(server_endpoint: EndpointConfig, length: usize) -> Vec<Vec<u8>> {
+    let mut pair = Setup {
+        server_endpoint,
+        ..Setup::new(1)
+    }
+    .build();
+    pair.tap = Some(Vec::new());
+    pair.handshake();
+    pair.upload(&noise(1, 20_000).into());
+    pair.run_for(Duration::from_millis(100));
+    // Each change of address takes another id into use.
+    for port in 0..3 {
+        pair.client.addr = addr(1, 2000 + port);
+        pair.client_conn().machine.local_address_changed();
+        pair.upload(&noise(2, 20_000).into());
+        pair.run_for(Duration::from_millis(200));
+    }
+    let mut ids: Vec<Vec<u8>> = (pair.tap.iter().flatten())
+        .filter(|datagram| datagram.to == pair.server.addr && datagram.data[0] & 0x80 == 0)
+        .map(|datagram| datagram.data[1..=length].to_vec())
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert!(ids.len() >= 4, "{} ids", ids.len());
+    ids
+}
+
+/// Every id that the client addresses the server by names the server's shard.
 #[test]
 fn connection_ids_name_the_shard() {
     const SHARDS: u16 = 5;
@@ -163,33 +193,49 @@ fn connection_ids_name_the_shard() {
     for shard in 0..SHARDS {
         let mut config = endpoint_config(1, "server");
         config.shard(key, SHARDS, shard);
-        let mut pair = Setup {
-            server_endpoint: config,
-            ..Setup::new(1)
-        }
-        .build();
-        pair.tap = Some(Vec::new());
-        pair.handshake();
-        pair.upload(&noise(1, 20_000).into());
-        pair.run_for(Duration::from_millis(100));
-        // Each change of address takes another id into use.
-        for port in 0..3 {
-            pair.client.addr = addr(1, 2000 + port);
-            pair.client_conn().machine.local_address_changed();
-            pair.upload(&noise(2, 20_000).into());
-            pair.run_for(Duration::from_millis(200));
-        }
-        let mut ids: Vec<&[u8]> = (pair.tap.iter().flatten())
-            .filter(|datagram| datagram.to == pair.server.addr && datagram.data[0] & 0x80 == 0)
-            .map(|datagram| &datagram.data[1..9])
-            .collect();
-        ids.sort_unstable();
-        ids.dedup();
-        assert!(ids.len() >= 4, "{} ids", ids.len());
-        for id in ids {
-            assert_eq!(key.shard_of(id, SHARDS), Some(shard));
+        for id in ids_in_use(config, 8) {
+            assert_eq!(key.shard_of(&id, SHARDS), Some(shard));
         }
     }
+}
+
+/// The same for the server itself, as load balancers see it, and for both.
+#[cfg(feature = "quic-lb")]
+#[test]
+fn connection_ids_name_the_server() {
+    let key = ShardKey::new([3, 5, 7]);
+    let server_id = [0xaa, 0xbb, 0xcc];
+    for (nonce, encrypted) in [(4, false), (4, true), (13, true), (16, true)] {
+        let mut quic_lb = QuicLbConfig::new(2, &server_id, nonce).unwrap();
+        if encrypted {
+            quic_lb = quic_lb.key([0x17; 16]);
+        }
+        for shards in [1, 3] {
+            let mut config = endpoint_config(1, "server");
+            config
+                .shard(key, shards, shards - 1)
+                .quic_lb(quic_lb.clone())
+                .unwrap();
+            for id in ids_in_use(config, 4 + nonce) {
+                assert_eq!(quic_lb.server_id_of(&id).unwrap(), server_id);
+                assert_eq!(key.shard_of(&id, shards), Some(shards - 1));
+            }
+        }
+    }
+}
+
+#[cfg(feature = "quic-lb")]
+#[test]
+fn a_configuration_for_load_balancers_suits_the_shards() {
+    let short = || QuicLbConfig::new(0, &[1], 4).unwrap();
+    let mut config = endpoint_config(1, "server");
+    config.shard(ShardKey::new([3, 5, 7]), 2, 0);
+    let error = config.quic_lb(short()).unwrap_err();
+    assert_eq!(error, QuicLbError::TooShortForShards);
+    let mut config = endpoint_config(1, "server");
+    config.quic_lb(short()).unwrap();
+    assert_eq!(config.check_shards(2), Err(error));
+    assert_eq!(config.check_shards(1), Ok(()));
 }
 
 /// A server that takes no streams, and a network that carries nothing larger than QUIC's least.
