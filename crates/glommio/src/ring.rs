@@ -234,8 +234,10 @@ impl Watch {
     ) -> Poll<io::Result<()>> {
         if !ready.get() {
             register(waiter, cx);
-            self.ring.take_events();
         }
+        // Here, too: tasks that are always ready, such as a driver that sends much, would otherwise
+        // keep the others from hearing of theirs until glommio looks for I/O again.
+        self.ring.take_events();
         if let Some(error) = self.state.failed.get() {
             return Poll::Ready(Err(io::Error::from_raw_os_error(error)));
         }
