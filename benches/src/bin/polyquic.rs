@@ -36,6 +36,10 @@ fn main() -> ExitCode {
         ("polyquic-blocking", |peer| {
             polyquic::blocking::run(|rt| peer.run(On(rt)))?
         }),
+        #[cfg(target_os = "linux")]
+        ("polyquic-glommio", |peer| {
+            polyquic::glommio::run(1, |rt| peer.run(On(rt)))?
+        }),
     ])
 }
 

@@ -282,8 +282,8 @@ fn explain_glommio(error: GlommioError<()>) -> io::Error {
 pub(crate) fn explain(error: io::Error) -> io::Error {
     let advice = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSYS) => {
-            "the kernel has no io_uring, or hides it: glommio needs Linux 5.8 or later (polyquic 5.13), \
-             and in a container a seccomp profile that allows io_uring_setup, io_uring_enter and \
+            "the kernel has no io_uring, or hides it: this needs Linux 5.13 or later, and in a \
+             container a seccomp profile that allows io_uring_setup, io_uring_enter and \
              io_uring_register"
         }
         Some(Errno::PERM | Errno::ACCESS) => {

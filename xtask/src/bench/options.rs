@@ -22,7 +22,7 @@ usage: cargo xtask bench [options]
 
 What to measure; each LIST may be `all`:
   --executors LIST     of smol, smol-busy (looks for I/O before it sleeps), smol-multi, tokio,
-                       tokio-multi, blocking; none for only rivals
+                       tokio-multi, blocking, glommio (Linux); none for only rivals
                        (default: all)
   --rivals LIST        of quinn-tokio, quinn-tokio-multi, quinn-smol, quinn-smol-multi,
                        noq-tokio, s2n-quic, s2n-quic-s2ntls, compio-quic, msquic, tokio-quiche,
@@ -71,6 +71,8 @@ const EXECUTORS: &[&str] = &[
     "tokio",
     "tokio-multi",
     "blocking",
+    #[cfg(target_os = "linux")]
+    "glommio",
 ];
 const RIVALS: &[&str] = &[BASELINE, BASELINE_MULTI, "quinn-smol", "quinn-smol-multi"];
 const WORKLOADS: &[&str] = &[
