@@ -57,7 +57,11 @@ impl Timers {
                 }
                 let next = queue.deadlines.first_key_value().map(|(key, _)| key.0);
                 queue.sleeping_until = next;
-                if !queue.task.as_ref().is_some_and(|it| it.will_wake(cx.waker())) {
+                if !queue
+                    .task
+                    .as_ref()
+                    .is_some_and(|it| it.will_wake(cx.waker()))
+                {
                     queue.task = Some(cx.waker().clone());
                 }
                 drop(queue);

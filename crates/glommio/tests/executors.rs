@@ -199,10 +199,7 @@ fn a_panic_of_the_application_comes_through() {
 #[test]
 fn spawning_elsewhere_says_what_is_wrong() {
     let rt = run(1, |rt| async move { rt }).unwrap();
-    let attempts: [&dyn Fn(); 2] = [
-        &|| rt.spawn(async {}),
-        &|| drop(GlommioRuntime::current()),
-    ];
+    let attempts: [&dyn Fn(); 2] = [&|| rt.spawn(async {}), &|| drop(GlommioRuntime::current())];
     for attempt in attempts {
         let panic = catch_unwind(AssertUnwindSafe(attempt)).unwrap_err();
         assert!(message(&*panic).contains("glommio executor"), "{panic:?}");

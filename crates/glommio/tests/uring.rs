@@ -65,12 +65,14 @@ fn datagrams_move_by_io_uring() {
         }
     })
     .unwrap();
-    // And nothing is left behind, once glommio's thread for blocking calls has ended, which nobody
-    // waits for.
-    while descriptors()
-        .values()
-        .any(|it| it.starts_with("anon_inode:"))
-    {
-        std::thread::yield_now();
-    }
+    // And nothing of it is left behind, but for the eventfd of an executor that glommio 0.9 never
+    // closes.
+    let left: Vec<_> = descriptors()
+        .into_values()
+        .filter(|target| target.starts_with("anon_inode:"))
+        .collect();
+    assert!(
+        left.len() <= 1 && !left.contains(&"anon_inode:[io_uring]".into()),
+        "{left:?}"
+    );
 }
