@@ -19,9 +19,7 @@ use crate::failure::Failure;
     feature = "blocking",
     all(feature = "glommio", target_os = "linux")
 )))]
-compile_error!(
-    "enable at least one of the features smol, tokio and blocking, or glommio on Linux"
-);
+compile_error!("enable at least one of the features smol, tokio and blocking, or glommio on Linux");
 
 /// The executors that this build can run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

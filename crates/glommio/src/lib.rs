@@ -1,6 +1,109 @@
 //! polyquic on [glommio]: a thread per core, each with an executor of its own on io_uring.
 //!
-//! DOCS
+//! Linux 5.13 or later. The facade has this crate as `polyquic::glommio`. A server and a client,
+//! complete:
+//!
+//! ```
+//! use std::{error::Error, sync::Arc};
+//!
+//! use polyquic::glommio::GlommioRuntime;
+//! use polyquic::rustls::{RootCertStore, pki_types::PrivatePkcs8KeyDer};
+//! use polyquic::{ClientConfig, Endpoint, ServerConfig, spawn};
+//!
+//! fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+//!     polyquic::glommio::run(1, app)?
+//! }
+//!
+//! async fn app(rt: GlommioRuntime) -> Result<(), Box<dyn Error + Send + Sync>> {
+//!     // A certificate made on the spot, which the client is told to trust.
+//!     let made = rcgen::generate_simple_self_signed(["localhost".into()])?;
+//!     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+//!     let mut roots = RootCertStore::empty();
+//!     roots.add(made.cert.der().clone())?;
+//!     let server_config = ServerConfig::with_single_cert(vec![made.cert.into()], key.into())?;
+//!     let client_config = ClientConfig::with_root_certificates(Arc::new(roots))?;
+//!
+//!     let server = Endpoint::server(&rt, server_config, "127.0.0.1:0".parse()?)?;
+//!     let client = Endpoint::client(&rt, "127.0.0.1:0".parse()?)?;
+//!     let connecting = client.connect_with(client_config, server.local_addr()?, "localhost")?;
+//!     spawn(&rt, async move {
+//!         while let Some(incoming) = server.accept().await {
+//!             let Ok(connection) = incoming.await else { continue };
+//!             while let Ok((mut send, mut recv)) = connection.accept_bi().await {
+//!                 let Ok(request) = recv.read_to_end(1000).await else { break };
+//!                 let _ = send.write_all(&request).await.map(|()| send.finish());
+//!             }
+//!         }
+//!     });
+//!     let connection = connecting.await?;
+//!     let (mut send, mut recv) = connection.open_bi().await?;
+//!     send.write_all(b"hello").await?;
+//!     send.finish()?;
+//!     assert_eq!(recv.read_to_end(1000).await?, b"hello");
+//!     client.close(0u32.into(), b"done");
+//!     Ok(client.wait_idle().await)
+//! }
+//! ```
+//!
+//! (It serves one client at a time, to keep it short. Spawn a task for each, as the book does.)
+//!
+//! # Tasks stay where they are
+//!
+//! A task runs on the thread that spawned it, to its end. What it holds over an `.await` need not be
+//! `Send`, where the executors that move tasks would have the compiler object:
+//!
+//! ```
+//! use std::{cell::RefCell, rc::Rc, time::Duration};
+//!
+//! use polyquic::{Spawn, sleep};
+//!
+//! let seen = polyquic::glommio::run(1, |rt| async move {
+//!     let counted = Rc::new(RefCell::new(0));
+//!     let (shared, inner) = (counted.clone(), rt.clone());
+//!     rt.spawn(async move {
+//!         sleep(&inner, Duration::from_millis(1)).await;
+//!         *shared.borrow_mut() += 1;
+//!     });
+//!     while *counted.borrow() == 0 {
+//!         sleep(&rt, Duration::from_millis(1)).await;
+//!     }
+//!     *counted.borrow()
+//! })?;
+//! assert_eq!(seen, 1);
+//! # std::io::Result::Ok(())
+//! ```
+//!
+//! A task that panics ends alone: its thread, and what else runs there, goes on.
+//!
+//! # In a program that runs glommio already
+//!
+//! [`GlommioRuntime::current`] is the executor of the thread:
+//!
+//! ```
+//! use polyquic::Endpoint;
+//! use polyquic::glommio::GlommioRuntime;
+//!
+//! let executor = glommio::LocalExecutorBuilder::default().io_memory(64 << 10).make()?;
+//! executor.run(async {
+//!     let rt = GlommioRuntime::current();
+//!     let client = Endpoint::client(&rt, ([127, 0, 0, 1], 0).into())?;
+//!     std::io::Result::Ok(client.wait_idle().await)
+//! })?;
+//! # std::io::Result::Ok(())
+//! ```
+//!
+//! # What is whose
+//!
+//! Tasks, timers and sleeping are glommio's. Its API does not tell of a descriptor's readiness, so
+//! sockets are watched by a small ring of ours, one per executor, whose events glommio waits for;
+//! the system calls are made by [`polyquic_udp`]. glommio makes some ten system calls of its own for
+//! each time it sleeps and wakes, which shows where little is done in between.
+//!
+//! glommio 0.9 leaves one eventfd open for each executor that ends: do not start them by the
+//! thousand. Its build needs a C compiler and the program `git`.
+//!
+//! [glommio]: https://docs.rs/glommio
+
 #![cfg(target_os = "linux")]
 
 mod core;
