@@ -73,7 +73,10 @@ pub(crate) async fn run<S: Stack>(
             connections,
             streams,
         } => client.bulk(connections, streams, Direction::Upload).await,
-        Workload::Requests { concurrency } => client.requests(concurrency).await,
+        Workload::Requests {
+            connections,
+            concurrency,
+        } => client.requests(connections, concurrency).await,
         Workload::Latency => client.latency().await,
         Workload::Handshakes { concurrency } => client.handshakes(concurrency).await,
         Workload::Resumed { concurrency } => client.resumed(concurrency).await,
@@ -134,10 +137,13 @@ impl<S: Stack> Client<S> {
         Ok(json!({}))
     }
 
-    async fn requests(&self, concurrency: usize) -> Result<Value> {
-        let connection = self.endpoint.connect(self.server).await?;
+    async fn requests(&self, connections: usize, concurrency: usize) -> Result<Value> {
+        let mut handles = Vec::new();
+        for _ in 0..connections {
+            handles.push(self.endpoint.connect(self.server).await?);
+        }
         let mut tasks = Tasks::new(&self.stack);
-        for _ in 0..concurrency {
+        for connection in handles.iter().cycle().take(concurrency) {
             tasks.spawn(request(connection.clone(), self.probe.clone()));
         }
         self.probe.start_clock(self.warmup, self.duration);

@@ -19,8 +19,11 @@ pub enum Workload {
         /// Streams on each of them.
         streams: usize,
     },
-    /// 128 bytes there, 1 KiB back, a stream for each, so many at a time on one connection.
+    /// 128 bytes there, 1 KiB back, a stream for each, so many at a time, spread evenly over the
+    /// connections.
     Requests {
+        /// Connections that the client opens.
+        connections: usize,
         /// Requests under way at any moment.
         concurrency: usize,
     },
@@ -127,7 +130,20 @@ impl Workload {
                 streams: 1,
             },
         ),
-        ("requests", Self::Requests { concurrency: 64 }),
+        (
+            "requests",
+            Self::Requests {
+                connections: 1,
+                concurrency: 64,
+            },
+        ),
+        (
+            "requests-connections",
+            Self::Requests {
+                connections: 32,
+                concurrency: 64,
+            },
+        ),
         ("latency", Self::Latency),
         ("handshakes", Self::Handshakes { concurrency: 16 }),
         ("resumed", Self::Resumed { concurrency: 16 }),

@@ -89,6 +89,20 @@ impl Endpoint {
         handles::Endpoint::new(rt, config, server_config, socket).map(Self::from)
     }
 
+    // Shards
+
+    /// How many shards this handle stands for, see [`polyquic_endpoint::Endpoint`]. A runtime made
+    /// [with shards](BlockingRuntime::with_shards) gives its endpoints several.
+    pub fn shards(&self) -> usize {
+        self.inner.shards()
+    }
+
+    /// A handle that stands for one shard: it accepts, connects, counts and closes there only.
+    /// `None` if there is no shard of this number; the first one is 0.
+    pub fn shard(&self, index: usize) -> Option<Self> {
+        self.inner.shard(index).map(Self::from)
+    }
+
     // Accepting
 
     /// Block until the next connection attempt; `None` when the endpoint is closed.

@@ -88,7 +88,8 @@
 //! # Threads
 //!
 //! A [`BlockingRuntime`] has one I/O thread, which runs the drivers of its endpoints and starts and
-//! ends with them. Tasks and offloaded jobs each run on a thread of their own, taken from those that
+//! ends with them; an endpoint with several shards has one for each (see
+//! [`BlockingRuntime::with_shards`]). Tasks and offloaded jobs each run on a thread of their own, taken from those that
 //! became free recently. There is no limit on them, because a task may wait for another: bound the
 //! number of tasks in the application.
 
@@ -109,10 +110,11 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use polyquic_endpoint::Driver;
-use polyquic_runtime::{Job, Runtime, Spawn, Task};
+use polyquic_runtime::{Job, Placement, Runtime, SocketGroup, Spawn, SteeringFilter, Task};
 use polyquic_udp::{ReactorSocket, UdpIo};
 
 pub use block_on::{block_on, block_on_timeout};
@@ -148,6 +150,9 @@ where
 #[derive(Clone)]
 pub struct BlockingRuntime {
     io: Arc<IoThread>,
+    /// The I/O threads of all shards that were placed so far; those of shard 0 first.
+    places: Arc<Mutex<Vec<Arc<IoThread>>>>,
+    shards: NonZeroUsize,
 }
 
 impl BlockingRuntime {
@@ -157,9 +162,19 @@ impl BlockingRuntime {
     ///
     /// No file descriptors to be had.
     pub fn new() -> io::Result<Self> {
+        let io = IoThread::new()?;
         Ok(Self {
-            io: IoThread::new()?,
+            places: Arc::new(Mutex::new(vec![io.clone()])),
+            io,
+            shards: NonZeroUsize::MIN,
         })
+    }
+
+    /// A handle whose endpoints have `shards` shards unless they are told otherwise, each on an I/O
+    /// thread of its own. 0 counts as 1.
+    pub fn with_shards(mut self, shards: usize) -> Self {
+        self.shards = NonZeroUsize::new(shards).unwrap_or(NonZeroUsize::MIN);
+        self
     }
 }
 
@@ -191,8 +206,33 @@ impl Runtime for BlockingRuntime {
         ReactorSocket::new(UdpIo::new(socket)?, self.io.reactor())
     }
 
+    fn bind_group(
+        &self,
+        addr: SocketAddr,
+        count: NonZeroUsize,
+        filter: Option<&SteeringFilter>,
+    ) -> io::Result<SocketGroup> {
+        polyquic_udp::bind_group(addr, count, filter)
+    }
+
     fn offload(&self, job: Job) {
         threads::spawn(job);
+    }
+
+    fn default_shards(&self) -> NonZeroUsize {
+        self.shards
+    }
+
+    fn place(&self, shard: usize, start: Placement<Self>) -> io::Result<()> {
+        let io = {
+            let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+            while places.len() <= shard {
+                places.push(IoThread::new()?);
+            }
+            places[shard].clone()
+        };
+        start(Self { io, ..self.clone() });
+        Ok(())
     }
 }
 

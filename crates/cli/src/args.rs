@@ -138,6 +138,11 @@ pub(crate) struct ServerArgs {
     #[arg(long)]
     pub(crate) retry: bool,
 
+    /// Sockets on each address, which the kernel spreads connections over; each is served by itself,
+    /// on a core of its own where the executor has several [default: 1, with glommio one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) shards: Option<u16>,
+
     #[command(flatten)]
     pub(crate) transport: TransportArgs,
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use futures::channel::oneshot;
-use polyquic::{ClientConfig, Connection, spawn};
+use polyquic::{ClientConfig, Connection};
 use sha2::{Digest, Sha256};
 
 use crate::args::{CongestionControl, DemoArgs, TransportArgs};
@@ -305,11 +305,7 @@ impl App for ServerApp {
                 .push(connection.clone());
             files.clone().serve(connection)
         };
-        spawn(
-            &rt,
-            self.setup
-                .accept(rt.clone(), endpoint.clone(), gate, handler),
-        );
+        self.setup.start(&rt, endpoint, &gate, handler)?;
         let _ = self.address.send(local);
         // An error means that the demo gave up.
         let _ = self.stopped.await;

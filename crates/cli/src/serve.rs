@@ -56,11 +56,7 @@ impl App for Serve {
         for endpoint in &endpoints {
             let files = Files::new(rt.clone(), self.sandbox.clone(), gate.clone());
             let handler = move |connection| files.clone().serve(connection);
-            let accept =
-                self.setup
-                    .clone()
-                    .accept(rt.clone(), endpoint.clone(), gate.clone(), handler);
-            spawn(&rt, accept);
+            self.setup.start(&rt, endpoint, &gate, handler)?;
         }
         server::announce(
             &endpoints,

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::{Either, join_all, select};
-use polyquic::{Connection, Endpoint, Incoming, ServerConfig, VarInt, spawn, timeout};
+use polyquic::{
+    Connection, Endpoint, Incoming, ServerConfig, Task, VarInt, spawn, spawn_on_shards, timeout,
+};
 
 use crate::args::ServerArgs;
 use crate::certs::{Identity, development_identity, load_identity};
@@ -41,6 +43,8 @@ pub(crate) struct ServerSetup {
     /// Nobody asked for these addresses: one that this machine does not have may be left out.
     listen_by_default: bool,
     retry: bool,
+    /// Of each endpoint; by default what the executor says.
+    shards: Option<u16>,
     live: Live,
 }
 
@@ -101,6 +105,7 @@ impl ServerSetup {
         let mut setup = Self::with_identity(&identity, alpn, transport, listen)?;
         setup.listen_by_default = listen_by_default;
         setup.retry = args.retry;
+        setup.shards = args.shards;
         Ok(setup)
     }
 
@@ -119,13 +124,20 @@ impl ServerSetup {
             listen,
             listen_by_default: false,
             retry: false,
+            shards: None,
             live: Live::default(),
         })
     }
 
     /// Open the sockets.
     pub(crate) fn listen<R: Native>(&self, rt: &R) -> Result<Vec<Endpoint>, Failure> {
-        let bind = |address| Endpoint::server(rt, self.config.clone(), address);
+        let bind = |address| {
+            let mut builder = Endpoint::builder().server_config(self.config.clone());
+            if let Some(shards) = self.shards {
+                builder = builder.shards(shards.into());
+            }
+            builder.bind(rt, address)
+        };
         let mut endpoints = Vec::new();
         for address in &self.listen {
             let mut result = bind(*address);
@@ -138,8 +150,29 @@ impl ServerSetup {
         Ok(endpoints)
     }
 
-    /// Accept connections until the endpoint is closed, each with a task of its own.
-    pub(crate) async fn accept<R, H, F>(self, rt: R, endpoint: Endpoint, gate: Gate, handler: H)
+    /// Accept connections in the background until the endpoint is closed, each with a task of its
+    /// own, where its shard lives.
+    pub(crate) fn start<R, H, F>(
+        &self,
+        rt: &R,
+        endpoint: &Endpoint,
+        gate: &Gate,
+        handler: H,
+    ) -> Result<(), Failure>
+    where
+        R: Native,
+        H: Fn(Connection) -> F + Clone + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (setup, gate) = (self.clone(), gate.clone());
+        spawn_on_shards(rt, endpoint, move |rt, shard| -> Task {
+            let (setup, gate, handler) = (setup.clone(), gate.clone(), handler.clone());
+            Box::pin(setup.accept(rt, shard, gate, handler))
+        })
+        .map_err(|e| Failure::io("cannot start to accept connections", &e))
+    }
+
+    async fn accept<R, H, F>(self, rt: R, endpoint: Endpoint, gate: Gate, handler: H)
     where
         R: Native,
         H: Fn(Connection) -> F + Clone + Send + 'static,
@@ -226,9 +259,15 @@ fn write_ca(path: &Path, pem: &str) -> Result<(), Failure> {
 /// Say where the server listens: on standard output, for people and scripts that wait for it.
 pub(crate) fn announce(endpoints: &[Endpoint], what: &str) {
     for endpoint in endpoints {
-        if let Ok(address) = endpoint.local_addr() {
-            say!("listening on {address} ({what})");
-        }
+        let Ok(address) = endpoint.local_addr() else {
+            continue;
+        };
+        let shards = match (endpoint.shards(), endpoint.is_steered_by_kernel()) {
+            (1, _) => String::new(),
+            (count, true) => format!(", {count} shards"),
+            (count, false) => format!(", {count} shards that hand over to each other"),
+        };
+        say!("listening on {address} ({what}{shards})");
     }
 }
 
@@ -265,6 +304,7 @@ pub(crate) async fn until_signal<R: Native>(
     const REASON: &[u8] = b"server is shutting down";
     let Err(why) = drained else {
         close(rt, endpoints, REASON).await;
+        report_steering(endpoints);
         return Ok(());
     };
     let cut_off = gate.open();
@@ -274,10 +314,25 @@ pub(crate) async fn until_signal<R: Native>(
     }
     let idle = join_all(endpoints.iter().map(|e| e.wait_idle()));
     let _ = timeout(rt, ABORT_LIMIT, idle).await;
+    report_steering(endpoints);
     Err(Failure::transfer(format!(
         "{why}: {cut_off} open transfer{} cut off",
         if cut_off == 1 { " was" } else { "s were" }
     )))
+}
+
+/// Say how datagrams found their shards, where there are several.
+fn report_steering(endpoints: &[Endpoint]) {
+    for endpoint in endpoints.iter().filter(|endpoint| endpoint.shards() > 1) {
+        let stats = endpoint.stats();
+        complain!(
+            "{} datagrams arrived at their shard, {} were handed over, {} dropped; {} shards lost",
+            stats.datagrams_steered,
+            stats.datagrams_handed_over,
+            stats.hand_overs_dropped,
+            stats.shards_lost,
+        );
+    }
 }
 
 /// Close all connections and wait until the peers know, within limits.

@@ -43,6 +43,49 @@ pub struct EndpointStats {
     pub responses_dropped: u64,
     /// Changes of socket that failed, the old socket having been kept.
     pub rebind_failures: u64,
+    /// Datagrams that arrived at the shard that they belong to (endpoints with several shards).
+    pub datagrams_steered: u64,
+    /// Datagrams that arrived at another shard, and were handed over.
+    pub datagrams_handed_over: u64,
+    /// Datagrams that could not be handed over, because too many were waiting.
+    pub hand_overs_dropped: u64,
+    /// Shards that ended before their time: their driver panicked, its socket failed, or its
+    /// executor went away.
+    pub shards_lost: u64,
+}
+
+impl std::ops::AddAssign for EndpointStats {
+    fn add_assign(&mut self, other: Self) {
+        // All of them, or the compiler complains.
+        let Self {
+            accepted_handshakes,
+            outgoing_handshakes,
+            refused_handshakes,
+            ignored_handshakes,
+            retried_handshakes,
+            datagrams_received,
+            datagrams_discarded,
+            responses_dropped,
+            rebind_failures,
+            datagrams_steered,
+            datagrams_handed_over,
+            hand_overs_dropped,
+            shards_lost,
+        } = other;
+        self.accepted_handshakes += accepted_handshakes;
+        self.outgoing_handshakes += outgoing_handshakes;
+        self.refused_handshakes += refused_handshakes;
+        self.ignored_handshakes += ignored_handshakes;
+        self.retried_handshakes += retried_handshakes;
+        self.datagrams_received += datagrams_received;
+        self.datagrams_discarded += datagrams_discarded;
+        self.responses_dropped += responses_dropped;
+        self.rebind_failures += rebind_failures;
+        self.datagrams_steered += datagrams_steered;
+        self.datagrams_handed_over += datagrams_handed_over;
+        self.hand_overs_dropped += hand_overs_dropped;
+        self.shards_lost += shards_lost;
+    }
 }
 
 /// Routes datagrams to connections, and makes connections.

@@ -49,8 +49,10 @@ mod timers;
 mod tls;
 
 pub use batch::BatchSizer;
-pub use cid::{ShardKey, ShardedCidGenerator};
-pub use config::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig};
+pub use cid::{BpfInstruction, ShardKey, ShardedCidGenerator};
+pub use config::{
+    ClientConfig, EndpointConfig, ForeignConnectionIds, ServerConfig, TransportConfig,
+};
 pub use connection::Connection;
 pub use endpoint::{Endpoint, EndpointStats, SocketTraits};
 pub use error::{Blame, blame};

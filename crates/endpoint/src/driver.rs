@@ -3,18 +3,22 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
+use bytes::BytesMut;
 use polyquic_core::{
     ConnectionHandle, DatagramEvent, DeadlineGrid, EcnCodepoint, EndpointEvent, Instant,
     TimerQueue, Transmit,
 };
-use polyquic_runtime::{DatagramSocket, Ecn, Received, RecvBatch, Runtime, Timer};
+use polyquic_runtime::{DatagramSocket, Ecn, Received, RecvBatch, RecvMeta, Runtime, Timer};
 
 use crate::connection::{self, ConnectionInner};
 use crate::outbox::{Outbox, Posted};
+use crate::shards::{Handed, Orphan, Sorted};
 use crate::shared::{Rebind, Shared, State, lock, respond, wake_all};
 use crate::wake::cause;
 
@@ -72,7 +76,13 @@ pub struct Driver<R: Runtime> {
     woken: Vec<Waker>,
     /// Kept for its allocation.
     endpoint_events: Vec<EndpointEvent>,
+    /// What other shards handed over and was not looked at yet.
+    handed: VecDeque<Handed>,
+    /// What was received and is this shard's. Kept for its allocation.
+    own: Vec<Received>,
     wakers: Wakers,
+    /// Whether it ended because there was nothing left to do.
+    done: bool,
 }
 
 /// The socket and what belongs to it.
@@ -130,6 +140,9 @@ impl<R: Runtime> Driver<R> {
             queue: VecDeque::new(),
             woken: Vec::new(),
             endpoint_events: Vec::new(),
+            handed: VecDeque::new(),
+            own: Vec::new(),
+            done: false,
             wakers: Wakers {
                 readable: signal.waker(cause::READABLE),
                 old_readable: signal.waker(cause::OLD_READABLE),
@@ -154,6 +167,11 @@ impl<R: Runtime> Driver<R> {
         if causes & (cause::HANDLE | cause::WRITABLE) != 0 {
             self.handle_requests()?;
         }
+        if causes & cause::HANDED != 0
+            && let Some(place) = &self.shared.place
+        {
+            place.take_handed(&mut self.handed);
+        }
         self.expire_timers(causes & cause::TIMER != 0, now);
         self.flush(now)?;
         self.receive()?;
@@ -166,7 +184,7 @@ impl<R: Runtime> Driver<R> {
         self.arm_timer();
 
         let sending = !self.queue.is_empty() && !self.io.outbox.is_blocked();
-        if sending || self.io.readable || self.io.old_readable {
+        if sending || self.io.readable || self.io.old_readable || !self.handed.is_empty() {
             return Ok(Next::Yield);
         }
         if !self.shared.has_handles() {
@@ -183,7 +201,11 @@ impl<R: Runtime> Driver<R> {
         let shared = self.shared.clone();
         let mut state = shared.lock();
         if let Some(rebind) = state.rebind.take() {
-            self.rebind(&mut state, rebind);
+            // The system may take its time, and a rebind of all shards locks the others.
+            drop(state);
+            let socket = self.new_socket(rebind);
+            state = shared.lock();
+            self.change_socket(&mut state, socket);
         }
         while !self.io.outbox.is_blocked() {
             let Some((transmit, data)) = state.responses.pop_front() else {
@@ -195,13 +217,33 @@ impl<R: Runtime> Driver<R> {
         Ok(())
     }
 
-    fn rebind(&mut self, state: &mut MutexGuard<'_, State>, rebind: Rebind) {
+    fn new_socket(&self, rebind: Rebind) -> io::Result<(SocketAddr, R::Socket)> {
         let socket = match rebind {
             Rebind::Socket(socket) => self.rt.adopt(socket),
             Rebind::Address(addr) => self.rt.bind(addr),
-        };
-        let result = socket.and_then(|socket| Ok((socket.local_addr()?, socket)));
-        state.rebind_result = Some(match result {
+            Rebind::Group(addr, shards) => {
+                let place = self.shared.place.as_ref().expect("one of several shards");
+                let sockets = place.siblings.bind(&self.rt, addr)?.sockets;
+                let mut own = None;
+                for (shard, socket) in shards.iter().zip(sockets) {
+                    if Arc::ptr_eq(shard, &self.shared) {
+                        own = Some(socket);
+                    } else if let Err(error) = shard.start_rebind(Rebind::Socket(socket)) {
+                        tracing::debug!(%error, "a shard stays behind");
+                    }
+                }
+                self.rt.adopt(own.expect("a socket for each shard"))
+            }
+        }?;
+        Ok((socket.local_addr()?, socket))
+    }
+
+    fn change_socket(
+        &mut self,
+        state: &mut MutexGuard<'_, State>,
+        socket: io::Result<(SocketAddr, R::Socket)>,
+    ) {
+        state.rebind_result = Some(match socket {
             Ok((addr, socket)) => {
                 let old = std::mem::replace(&mut self.io.socket, socket);
                 self.io.old_socket = Some(old);
@@ -368,7 +410,7 @@ impl<R: Runtime> Driver<R> {
         if self.io.old_readable {
             self.receive_old();
         }
-        let mut datagrams = 0;
+        let mut datagrams = self.handle_handed();
         while self.io.readable && datagrams < RECV_STEP_DATAGRAMS {
             let io = &mut self.io;
             io.batch.set_limit(io.recv_messages);
@@ -416,9 +458,67 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
-    /// Feed what is in the batch to the machines. Returns how many datagrams there were, and whether
-    /// any belonged to a connection.
+    /// Look at what other shards handed over, a step's worth. Returns how many datagrams there were.
+    fn handle_handed(&mut self) -> usize {
+        let mut datagrams = 0;
+        while datagrams < RECV_STEP_DATAGRAMS {
+            match self.handed.pop_front() {
+                Some(Handed::Datagrams(received)) => {
+                    datagrams += received.data.len().div_ceil(received.meta.stride.max(1));
+                    self.own.push(received);
+                }
+                Some(Handed::Orphan(data, meta)) => {
+                    datagrams += 1;
+                    self.handle_orphan(data, meta);
+                }
+                None => break,
+            }
+        }
+        self.handle_own(&Sorted::default());
+        datagrams
+    }
+
+    /// Look whether this is a stateless reset of a connection of this shard's. It has been answered.
+    fn handle_orphan(&mut self, data: BytesMut, meta: RecvMeta) {
+        let now = self.shared.clock.now();
+        let mut state = self.shared.lock();
+        let mut unsent = Vec::new();
+        let event = state
+            .core
+            .handle(now, meta.peer, meta.local_ip, None, data, &mut unsent);
+        if let Some(DatagramEvent::ConnectionEvent(handle, event)) = event
+            && let Some(connection) = state.connection(handle)
+        {
+            let mut connection_state = lock(&connection.state);
+            connection_state.machine.handle_event(event);
+            connection_state.handle_events(&mut self.woken);
+            enqueue(&mut self.queue, connection, &mut connection_state);
+        }
+    }
+
+    /// Feed what is in the batch to the machines, other shards' to these. Returns how many datagrams
+    /// there were, and whether any belonged to a connection.
     fn handle_batch(&mut self) -> (usize, bool) {
+        let mut sorted = Sorted::default();
+        match &self.shared.place {
+            None => self.own.extend(self.io.batch.drain()),
+            Some(place) => {
+                for received in self.io.batch.drain() {
+                    place.sort(received, &mut self.own, &mut sorted);
+                }
+            }
+        }
+        let (own, routed) = self.handle_own(&sorted);
+        let others = sorted.handed_over + sorted.dropped;
+        // What is another shard's shows as well that the socket is in use.
+        (own + others as usize, routed || sorted.handed_over > 0)
+    }
+
+    /// Feed this shard's datagrams, in `own`, to its machines.
+    fn handle_own(&mut self, sorted: &Sorted) -> (usize, bool) {
+        if self.own.is_empty() && *sorted == Sorted::default() {
+            return (0, false);
+        }
         let now = self.shared.clock.now();
         let mut state = self.shared.lock();
         let State {
@@ -430,17 +530,30 @@ impl<R: Runtime> Driver<R> {
             closing,
             ..
         } = &mut *state;
+        sorted.count(core.stats_mut());
         let mut response = Vec::new();
         let mut datagrams = 0;
         let mut routed = false;
         // Datagrams come in runs for the same connection: keep its lock from one to the next.
         let mut current: Option<(&Arc<ConnectionInner>, MutexGuard<'_, connection::State>)> = None;
-        for Received { mut data, meta } in self.io.batch.drain() {
+        for Received { mut data, meta } in self.own.drain(..) {
             let ecn = meta.ecn.map(proto_ecn);
             while !data.is_empty() {
                 let datagram = data.split_to(meta.stride.clamp(1, data.len()));
                 datagrams += 1;
-                match core.handle(now, meta.peer, meta.local_ip, ecn, datagram, &mut response) {
+                let orphan = match &self.shared.place {
+                    Some(_) => Orphan::of(&datagram),
+                    None => None,
+                };
+                let event =
+                    core.handle(now, meta.peer, meta.local_ip, ecn, datagram, &mut response);
+                if let Some(orphan) = &orphan
+                    && let Some(place) = &self.shared.place
+                    && !matches!(event, Some(DatagramEvent::ConnectionEvent(..)))
+                {
+                    place.offer_orphan(orphan, meta);
+                }
+                match event {
                     Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                         routed = true;
                         if current
@@ -544,15 +657,30 @@ impl<R: Runtime> Future for Driver<R> {
             return Poll::Pending;
         }
         this.yielded = false;
-        match this.run(causes) {
-            Ok(Next::Wait) => Poll::Pending,
-            Ok(Next::Yield) => {
+        // A bug in one endpoint, or in a congestion controller of the application's, shall not take
+        // an executor with all its other tasks along. Nothing of this driver is used afterwards, and
+        // handles expect that it may be gone.
+        let run = AssertUnwindSafe(|| this.run(causes));
+        match std::panic::catch_unwind(run) {
+            Ok(Ok(Next::Wait)) => Poll::Pending,
+            Ok(Ok(Next::Yield)) => {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Ok(Next::Done) => Poll::Ready(()),
-            Err(error) => {
+            Ok(Ok(Next::Done)) => {
+                this.done = true;
+                Poll::Ready(())
+            }
+            Ok(Err(error)) => {
                 tracing::error!(%error, "the endpoint's socket failed");
+                Poll::Ready(())
+            }
+            Err(_) => {
+                let shard = this.shared.place.as_ref().map_or(0, |place| place.index);
+                tracing::error!(
+                    shard,
+                    "the endpoint's driver panicked; its connections are lost"
+                );
                 Poll::Ready(())
             }
         }
@@ -565,7 +693,7 @@ impl<R: Runtime> Unpin for Driver<R> {}
 impl<R: Runtime> Drop for Driver<R> {
     fn drop(&mut self) {
         let mut woken = std::mem::take(&mut self.woken);
-        self.shared.lock().driver_lost(&mut woken);
+        self.shared.driver_gone(self.done, &mut woken);
         // Queued connections refer to `shared`, which would keep both alive.
         self.shared.drain_dirty(&mut self.queue);
         wake_all(&mut woken);

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -16,17 +17,43 @@ use polyquic_runtime::{DatagramSocket, Runtime, Spawn};
 
 use crate::shared::{EndpointRef, Rebind, Shared, State, wake_all};
 use crate::wake::{Ticket, WakerSet, cause};
-use crate::{Connecting, Driver, Incoming};
+use crate::{Connecting, Driver, EndpointBuilder, Incoming};
 
-/// A QUIC endpoint: one socket, any number of connections, as client, server or both.
+/// A QUIC endpoint: any number of connections on one address, as client, server or both.
 ///
 /// Making one starts its driver on the executor that is passed in; the handle itself has no
 /// executor in its type, is `Send + Sync`, and can be cloned and used anywhere. The driver ends when
 /// all handles and connections are gone.
+///
+/// # Shards
+///
+/// An endpoint may have several [shards](EndpointBuilder::shards): sockets on the same address, each
+/// with a driver and connections of its own, so that it can use several cores. A connection stays with
+/// its shard for life. This handle stands for all of them, and [`shard`](Self::shard) gives one for a
+/// single shard. If a shard is lost (its driver panics, its socket fails), its connections are, and the
+/// others go on; they also take over what peers send to it.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    inner: EndpointRef,
+    group: Arc<Group>,
     default_client_config: Option<ClientConfig>,
+}
+
+/// The shards that a handle stands for, at least one.
+#[derive(Debug)]
+struct Group {
+    shards: Box<[EndpointRef]>,
+    /// Where to connect or accept next.
+    next: AtomicUsize,
+}
+
+impl Group {
+    /// The shard to begin with: another one each time.
+    fn turn(&self) -> usize {
+        match self.shards.len() {
+            1 => 0,
+            count => self.next.fetch_add(1, Ordering::Relaxed) % count,
+        }
+    }
 }
 
 impl Endpoint {
@@ -42,7 +69,7 @@ impl Endpoint {
     where
         R: Runtime + Spawn<Driver<R>>,
     {
-        Self::with_socket(rt, EndpointConfig::default(), None, rt.bind(addr)?)
+        Self::builder().bind(rt, addr)
     }
 
     /// An endpoint that accepts connections at `addr`, and can make some as well.
@@ -54,7 +81,12 @@ impl Endpoint {
     where
         R: Runtime + Spawn<Driver<R>>,
     {
-        Self::with_socket(rt, EndpointConfig::default(), Some(config), rt.bind(addr)?)
+        Self::builder().server_config(config).bind(rt, addr)
+    }
+
+    /// An endpoint with settings of its own.
+    pub fn builder() -> EndpointBuilder {
+        EndpointBuilder::default()
     }
 
     /// An endpoint on a UDP socket of the standard library, with a configuration of its own.
@@ -94,21 +126,54 @@ impl Endpoint {
             may_fragment: socket.capabilities().may_fragment,
         };
         let core = core::Endpoint::new(&config, server_config.map(Arc::new), traits);
-        let shared = Shared::new(core, local_addr, rt.clock());
+        let shared = Shared::new(core, local_addr, rt.clock(), Arc::default(), None);
         // Counted before the driver runs: it ends when there is no handle.
-        let inner = EndpointRef::new(shared.clone());
+        let endpoint = Self::of(vec![EndpointRef::new(shared.clone())]);
         rt.spawn(Driver::new(rt.clone(), socket, shared));
-        Ok(Self {
-            inner,
+        Ok(endpoint)
+    }
+
+    pub(crate) fn of(shards: Vec<EndpointRef>) -> Self {
+        Self {
+            group: Arc::new(Group {
+                shards: shards.into(),
+                next: AtomicUsize::new(0),
+            }),
             default_client_config: None,
+        }
+    }
+
+    /// How many shards this handle stands for, lost ones included.
+    pub fn shards(&self) -> usize {
+        self.group.shards.len()
+    }
+
+    /// A handle that stands for one shard: it accepts, connects, counts and closes there only.
+    /// `None` if there is no shard of this number; the first one is 0.
+    ///
+    /// With [`spawn_on_shards`](crate::spawn_on_shards), connections stay on one core from the
+    /// kernel to the application.
+    pub fn shard(&self, index: usize) -> Option<Self> {
+        let shard = self.group.shards.get(index)?;
+        Some(Self {
+            default_client_config: self.default_client_config.clone(),
+            ..Self::of(vec![shard.clone()])
         })
+    }
+
+    /// Whether the operating system delivers datagrams to the shard that their connection id names
+    /// (always true of an endpoint with a single one). Where it does not, they are handed over.
+    pub fn is_steered_by_kernel(&self) -> bool {
+        let place = &self.group.shards[0].place;
+        place.as_ref().is_none_or(|place| place.siblings.steered())
     }
 
     /// Wait for the next connection attempt; `None` when the endpoint is closed. Cancel-safe.
     pub fn accept(&self) -> Accept<'_> {
         Accept {
-            endpoint: &self.inner,
+            group: &self.group,
             ticket: Ticket::default(),
+            more_tickets: Vec::new(),
         }
     }
 
@@ -143,19 +208,21 @@ impl Endpoint {
         addr: SocketAddr,
         server_name: &str,
     ) -> Result<Connecting, ConnectError> {
-        let shared = self.inner.shared();
-        let mut state = shared.lock();
-        if state.driver_lost || state.closing.is_some() {
-            return Err(ConnectError::EndpointStopping);
+        let (later, first) = self.group.shards.split_at(self.group.turn());
+        for shard in first.iter().chain(later) {
+            let shared = shard.shared();
+            let mut state = shared.lock();
+            if state.driver_lost || state.closing.is_some() {
+                continue;
+            }
+            let now = shared.clock.now();
+            let (handle, machine) = state.core.connect(now, config, addr, server_name)?;
+            let connecting = Connecting::new(state.insert(shared, handle, machine));
+            drop(state);
+            shared.signal.raise(cause::HANDLE);
+            return Ok(connecting);
         }
-        let (handle, machine) =
-            state
-                .core
-                .connect(shared.clock.now(), config, addr, server_name)?;
-        let connecting = Connecting::new(state.insert(shared, handle, machine));
-        drop(state);
-        shared.signal.raise(cause::HANDLE);
-        Ok(connecting)
+        Err(ConnectError::EndpointStopping)
     }
 
     /// Replace the configuration for connections to be accepted from now on, for example to renew
@@ -164,10 +231,10 @@ impl Endpoint {
     /// With `None`, attempts to connect are not answered any more, and time out. To tell peers at
     /// once, keep accepting and [`refuse`](Incoming::refuse) them, or [`close`](Self::close).
     pub fn set_server_config(&self, config: Option<ServerConfig>) {
-        self.inner
-            .lock()
-            .core
-            .set_server_config(config.map(Arc::new));
+        let config = config.map(Arc::new);
+        for shard in &self.group.shards {
+            shard.lock().core.set_server_config(config.clone());
+        }
     }
 
     /// The address that the socket is bound to.
@@ -176,17 +243,22 @@ impl Endpoint {
     ///
     /// None today.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.inner.lock().local_addr)
+        Ok(self.group.shards[0].lock().local_addr)
     }
 
     /// Connections that are open or have not been forgotten yet.
     pub fn open_connections(&self) -> usize {
-        self.inner.lock().core.open_connections()
+        let shards = self.group.shards.iter();
+        shards.map(|it| it.lock().core.open_connections()).sum()
     }
 
-    /// Counters.
+    /// Counters, of all shards together.
     pub fn stats(&self) -> EndpointStats {
-        self.inner.lock().core.stats()
+        let mut sum = EndpointStats::default();
+        for shard in &self.group.shards {
+            sum += shard.lock().core.stats();
+        }
+        sum
     }
 
     /// Move all connections to another UDP socket (RFC 9000 section 9): clients keep their
@@ -198,47 +270,53 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// The socket is not bound, or the driver is gone.
+    /// The socket is not bound, the driver is gone, or the endpoint has several shards, which need a
+    /// socket each: use [`rebind_addr`](Self::rebind_addr) for these.
     pub fn rebind(&self, socket: std::net::UdpSocket) -> io::Result<()> {
         socket.local_addr()?;
-        self.start_rebind(Rebind::Socket(socket))
+        match &*self.group.shards {
+            [only] if only.place.is_none() => only.start_rebind(Rebind::Socket(socket)),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "an endpoint with several shards needs several sockets: use `rebind_addr`",
+            )),
+        }
     }
 
-    /// Move all connections to a new socket, to be bound to `addr`; returns its address.
+    /// Move all connections to a new socket, to be bound to `addr`, or to one for each shard; returns
+    /// its address.
     ///
     /// Not cancel-safe: the change may happen all the same.
     ///
     /// # Errors
     ///
-    /// The socket cannot be bound (the old one is kept), or the driver is gone.
+    /// The socket cannot be bound (the old one is kept), the driver is gone, or this is a handle to
+    /// one shard of several, which move together.
     pub async fn rebind_addr(&self, addr: SocketAddr) -> io::Result<SocketAddr> {
-        self.start_rebind(Rebind::Address(addr))?;
-        let mut ticket = Ticket::default();
-        std::future::poll_fn(|cx| {
-            let mut state = self.inner.lock();
-            match state.rebind_result.take() {
-                Some(Ok(())) => Poll::Ready(Ok(state.local_addr)),
-                Some(Err(error)) => Poll::Ready(Err(error)),
-                None => {
-                    state.rebinding.register(&mut ticket, cx.waker());
-                    Poll::Pending
-                }
+        let shards = &self.group.shards;
+        let alive = |shard: &&EndpointRef| !shard.lock().driver_lost;
+        let first = shards.iter().find(alive).unwrap_or(&shards[0]);
+        match &first.place {
+            None => first.start_rebind(Rebind::Address(addr))?,
+            Some(place) if usize::from(place.siblings.count()) == shards.len() => {
+                let all = shards.iter().map(|it| it.shared().clone()).collect();
+                first.start_rebind(Rebind::Group(addr, all))?;
             }
-        })
-        .await
-    }
-
-    fn start_rebind(&self, rebind: Rebind) -> io::Result<()> {
-        {
-            let mut state = self.inner.lock();
-            if state.driver_lost {
-                return Err(io::Error::other("the endpoint's driver is gone"));
+            Some(_) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "the shards of an endpoint share an address: rebind all of them",
+                ));
             }
-            state.rebind_result = None;
-            state.rebind = Some(rebind);
         }
-        self.inner.signal.raise(cause::HANDLE);
-        Ok(())
+        // The first one binds for all, and the others follow.
+        let addr = rebound(first).await?;
+        for shard in shards.iter().filter(alive) {
+            if !Arc::ptr_eq(shard.shared(), first.shared()) {
+                rebound(shard).await?;
+            }
+        }
+        Ok(addr)
     }
 
     /// Close all connections and accept no more.
@@ -249,22 +327,9 @@ impl Endpoint {
     pub fn close(&self, error_code: VarInt, reason: &[u8]) {
         let reason = Bytes::copy_from_slice(reason);
         let mut woken = Vec::new();
-        let connections: Vec<_> = {
-            let mut state = self.inner.lock();
-            // From here on there are no new ones.
-            state.closing = Some((error_code, reason.clone()));
-            for incoming in std::mem::take(&mut state.incoming) {
-                let mut response = Vec::new();
-                let transmit = state.core.refuse(incoming, &mut response);
-                state.respond(transmit, response);
-            }
-            state.accepting.drain(&mut woken);
-            state.connections().cloned().collect()
-        };
-        for connection in connections {
-            connection.close_gracefully(error_code, reason.clone(), &mut woken);
+        for shard in &self.group.shards {
+            shard.close(error_code, &reason, &mut woken);
         }
-        self.inner.signal.raise(cause::HANDLE);
         wake_all(&mut woken);
     }
 
@@ -273,22 +338,45 @@ impl Endpoint {
     ///
     /// Closes nothing by itself.
     pub async fn wait_idle(&self) {
-        WaitFor {
-            endpoint: &self.inner,
-            ticket: Ticket::default(),
-            set: |state| &mut state.idle,
-            done: |state| state.is_idle(),
+        let shards = &self.group.shards;
+        // New ones may come to a shard while another is waited for.
+        while !shards.iter().all(|shard| shard.lock().is_idle()) {
+            for shard in shards {
+                WaitFor {
+                    endpoint: shard,
+                    ticket: Ticket::default(),
+                    set: |state| &mut state.idle,
+                    done: |state| state.is_idle().then_some(()),
+                }
+                .await;
+            }
         }
-        .await;
     }
+}
+
+/// Wait for the outcome of a rebind that was started.
+async fn rebound(shard: &EndpointRef) -> io::Result<SocketAddr> {
+    WaitFor {
+        endpoint: shard,
+        ticket: Ticket::default(),
+        set: |state| &mut state.rebinding,
+        done: |state| {
+            let result = state.rebind_result.take()?;
+            Some(result.map(|()| state.local_addr))
+        },
+    }
+    .await
 }
 
 /// Future of [`Endpoint::accept`].
 #[must_use = "futures do nothing unless polled"]
 #[derive(Debug)]
 pub struct Accept<'a> {
-    endpoint: &'a EndpointRef,
+    group: &'a Group,
+    /// For the first shard.
     ticket: Ticket,
+    /// For the others.
+    more_tickets: Vec<Ticket>,
 }
 
 impl Future for Accept<'_> {
@@ -296,49 +384,68 @@ impl Future for Accept<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let mut state = this.endpoint.lock();
-        if let Some(incoming) = state.incoming.pop_front() {
-            drop(state);
-            return Poll::Ready(Some(Incoming::new(incoming, this.endpoint.clone())));
+        let shards = &this.group.shards;
+        this.more_tickets
+            .resize_with(shards.len() - 1, Ticket::default);
+        let first = this.group.turn();
+        let mut open = false;
+        for index in (first..shards.len()).chain(0..first) {
+            let shard = &shards[index];
+            let mut state = shard.lock();
+            if let Some(incoming) = state.incoming.pop_front() {
+                drop(state);
+                return Poll::Ready(Some(Incoming::new(incoming, shard.clone())));
+            }
+            if !state.driver_lost && state.closing.is_none() {
+                let ticket = match index {
+                    0 => &mut this.ticket,
+                    _ => &mut this.more_tickets[index - 1],
+                };
+                state.accepting.register(ticket, cx.waker());
+                open = true;
+            }
         }
-        if state.driver_lost || state.closing.is_some() {
-            return Poll::Ready(None);
+        match open {
+            true => Poll::Pending,
+            false => Poll::Ready(None),
         }
-        state.accepting.register(&mut this.ticket, cx.waker());
-        Poll::Pending
     }
 }
 
 impl Drop for Accept<'_> {
     fn drop(&mut self) {
-        if self.ticket.is_registered() {
-            self.endpoint.lock().accepting.deregister(&mut self.ticket);
+        let tickets = std::iter::once(&mut self.ticket).chain(&mut self.more_tickets);
+        for (shard, ticket) in self.group.shards.iter().zip(tickets) {
+            if ticket.is_registered() {
+                shard.lock().accepting.deregister(ticket);
+            }
         }
     }
 }
 
-struct WaitFor<'a> {
+/// Waits until `done` has a result.
+struct WaitFor<'a, T> {
     endpoint: &'a EndpointRef,
     ticket: Ticket,
     set: fn(&mut State) -> &mut WakerSet,
-    done: fn(&State) -> bool,
+    done: fn(&mut State) -> Option<T>,
 }
 
-impl Future for WaitFor<'_> {
-    type Output = ();
+impl<T> Future for WaitFor<'_, T> {
+    type Output = T;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
         let this = &mut *self;
         let mut state = this.endpoint.lock();
-        if (this.done)(&state) {
-            return Poll::Ready(());
+        if let Some(result) = (this.done)(&mut state) {
+            return Poll::Ready(result);
         }
         (this.set)(&mut state).register(&mut this.ticket, cx.waker());
         Poll::Pending
     }
 }
 
-impl Drop for WaitFor<'_> {
+impl<T> Drop for WaitFor<'_, T> {
     fn drop(&mut self) {
         if self.ticket.is_registered() {
             (self.set)(&mut self.endpoint.lock()).deregister(&mut self.ticket);

@@ -1,13 +1,14 @@
 //! The one name that an application writes for its executor.
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use polyquic_runtime::{Runtime, Spawn, Task, Timer};
 
-use crate::Driver;
+use crate::{Driver, Endpoint};
 
 /// An executor that can run polyquic and an application's own tasks.
 ///
@@ -38,6 +39,53 @@ impl<R: Runtime + Spawn<Driver<R>> + Spawn<Task>> Executor for R {}
 /// Start a task of the application, detached.
 pub fn spawn<R: Spawn<Task>>(rt: &R, future: impl Future<Output = ()> + Send + 'static) {
     rt.spawn(Box::pin(future));
+}
+
+/// Start a task for each shard of an endpoint, where the shard lives: `task` is called there with the
+/// runtime's handle for that place and with a handle to that shard only.
+///
+/// On executors with a core for each shard, a connection that is accepted and served there never
+/// leaves its core. On others this is as good as any way to start tasks.
+///
+/// ```no_run
+/// use polyquic_endpoint::{Endpoint, Executor, spawn_on_shards};
+/// use polyquic_runtime::Task;
+///
+/// fn serve<R: Executor>(rt: &R, endpoint: &Endpoint) -> std::io::Result<()> {
+///     spawn_on_shards(rt, endpoint, |_rt, shard| -> Task {
+///         Box::pin(async move {
+///             while let Some(incoming) = shard.accept().await {
+///                 println!("from {}", incoming.remote_address());
+///             }
+///         })
+///     })
+/// }
+/// ```
+///
+/// # Errors
+///
+/// A place is gone, see [`Runtime::place`]. Tasks of other shards may have been started.
+pub fn spawn_on_shards<R, F>(
+    rt: &R,
+    endpoint: &Endpoint,
+    task: impl Fn(R, Endpoint) -> F + Clone + Send + 'static,
+) -> io::Result<()>
+where
+    R: Runtime + Spawn<F>,
+    F: Future<Output = ()> + 'static,
+{
+    for index in 0..endpoint.shards() {
+        let shard = endpoint.shard(index).expect("counted");
+        let task = task.clone();
+        rt.place(
+            index,
+            Box::new(move |rt: R| {
+                let future = task(rt.clone(), shard);
+                rt.spawn(future);
+            }),
+        )?;
+    }
+    Ok(())
 }
 
 /// Wait for `duration`.

@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod builder;
 mod connection;
 mod driver;
 mod endpoint;
@@ -26,9 +27,11 @@ mod incoming;
 mod outbox;
 mod recv_stream;
 mod send_stream;
+mod shards;
 mod shared;
 mod wake;
 
+pub use builder::EndpointBuilder;
 pub use connection::{
     AcceptBi, AcceptUni, Closed, Connecting, Connection, OpenBi, OpenUni, ReadDatagram,
     SendDatagramWait, ZeroRttAccepted,
@@ -39,7 +42,7 @@ pub use error::{
     ReadError, ReadExactError, ReadToEndError, ResetError, SendDatagramError, StoppedError,
     WriteError,
 };
-pub use executor::{Elapsed, Executor, Sleep, sleep, spawn, timeout};
+pub use executor::{Elapsed, Executor, Sleep, sleep, spawn, spawn_on_shards, timeout};
 pub use incoming::{Incoming, IncomingFuture, RetryError};
 pub use recv_stream::RecvStream;
 pub use send_stream::SendStream;

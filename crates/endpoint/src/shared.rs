@@ -16,6 +16,7 @@ use polyquic_core::{
 use polyquic_runtime::Clock;
 
 use crate::connection::ConnectionInner;
+use crate::shards::Place;
 use crate::wake::{Signal, WakerSet, cause};
 
 /// Most stateless answers (Retry, Version Negotiation, refusals, resets) that wait to be sent. A
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     dirty: Mutex<Vec<Arc<ConnectionInner>>>,
     pub(crate) signal: Arc<Signal>,
     pub(crate) clock: Clock,
+    /// `None` when the endpoint has one shard.
+    pub(crate) place: Option<Place>,
     /// Handles that can make or accept connections; the driver ends when they and the connections
     /// are gone.
     handles: AtomicUsize,
@@ -59,14 +62,22 @@ pub(crate) struct State {
     pub(crate) rebinding: WakerSet,
 }
 
-/// A socket to change to.
+/// What to change to.
 pub(crate) enum Rebind {
     Socket(std::net::UdpSocket),
     Address(SocketAddr),
+    /// To be bound by this shard for all.
+    Group(SocketAddr, Vec<Arc<Shared>>),
 }
 
 impl Shared {
-    pub(crate) fn new(core: core::Endpoint, local_addr: SocketAddr, clock: Clock) -> Arc<Self> {
+    pub(crate) fn new(
+        core: core::Endpoint,
+        local_addr: SocketAddr,
+        clock: Clock,
+        signal: Arc<Signal>,
+        place: Option<Place>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 core,
@@ -84,8 +95,9 @@ impl Shared {
                 rebinding: WakerSet::default(),
             }),
             dirty: Mutex::new(Vec::new()),
-            signal: Arc::default(),
+            signal,
             clock,
+            place,
             handles: AtomicUsize::new(0),
         })
     }
@@ -102,6 +114,55 @@ impl Shared {
     /// Take what is in the dirty queue.
     pub(crate) fn drain_dirty(&self, into: &mut VecDeque<Arc<ConnectionInner>>) {
         into.extend(lock(&self.dirty).drain(..));
+    }
+
+    /// Close all connections of this shard and accept no more, see
+    /// [`Endpoint::close`](crate::Endpoint::close).
+    pub(crate) fn close(&self, error_code: VarInt, reason: &Bytes, woken: &mut Vec<Waker>) {
+        let connections: Vec<_> = {
+            let mut state = self.lock();
+            // From here on there are no new ones.
+            state.closing = Some((error_code, reason.clone()));
+            for incoming in std::mem::take(&mut state.incoming) {
+                let mut response = Vec::new();
+                let transmit = state.core.refuse(incoming, &mut response);
+                state.respond(transmit, response);
+            }
+            state.accepting.drain(woken);
+            state.connections().cloned().collect()
+        };
+        for connection in connections {
+            connection.close_gracefully(error_code, reason.clone(), woken);
+        }
+        self.signal.raise(cause::HANDLE);
+    }
+
+    /// Have the driver change its socket.
+    pub(crate) fn start_rebind(&self, rebind: Rebind) -> io::Result<()> {
+        {
+            let mut state = self.lock();
+            if state.driver_lost {
+                return Err(io::Error::other("the endpoint's driver is gone"));
+            }
+            state.rebind_result = None;
+            state.rebind = Some(rebind);
+        }
+        self.signal.raise(cause::HANDLE);
+        Ok(())
+    }
+
+    /// The driver is gone, as planned or not: fail everything that waits, and have other shards look
+    /// after what still comes.
+    pub(crate) fn driver_gone(&self, planned: bool, woken: &mut Vec<Waker>) {
+        let mut state = self.lock();
+        state.driver_lost(woken);
+        if !planned {
+            state.core.stats_mut().shards_lost += 1;
+        }
+        drop(state);
+        if let Some(place) = &self.place {
+            place.leave();
+        }
     }
 
     pub(crate) fn has_handles(&self) -> bool {

@@ -21,6 +21,8 @@ pub(crate) mod cause {
     pub(crate) const HANDLE: u8 = 1 << 3;
     /// The socket that was replaced has something to receive.
     pub(crate) const OLD_READABLE: u8 = 1 << 4;
+    /// Another shard handed something over.
+    pub(crate) const HANDED: u8 = 1 << 5;
 }
 
 /// The driver's bell: collects causes, and wakes the driver's task once for any number of them.

@@ -120,7 +120,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use polyquic_runtime::{Job, Placement, Runtime, Spawn};
+use polyquic_runtime::{Job, Placement, Runtime, SocketGroup, Spawn, SteeringFilter};
 use polyquic_udp::UdpIo;
 
 use crate::core::{Local, Run};
@@ -138,6 +138,7 @@ pub struct GlommioRuntime {
     run: Arc<Run>,
     /// The core that it was made for, which is asked on threads that are no cores.
     home: usize,
+    shards: NonZeroUsize,
 }
 
 impl GlommioRuntime {
@@ -157,10 +158,19 @@ impl GlommioRuntime {
         let Some(local) = Local::current_or_foreign() else {
             panic!("GlommioRuntime::current() was called outside of a glommio executor");
         };
-        Self {
-            run: local.run.clone(),
-            home: local.index,
-        }
+        Self::of(local.run.clone(), local.index)
+    }
+
+    fn of(run: Arc<Run>, home: usize) -> Self {
+        let shards = NonZeroUsize::new(run.cores.len()).unwrap_or(NonZeroUsize::MIN);
+        Self { run, home, shards }
+    }
+
+    /// A handle whose endpoints have `shards` shards unless they are told otherwise. Default: as many
+    /// as there are cores.
+    pub fn with_shards(mut self, shards: usize) -> Self {
+        self.shards = NonZeroUsize::new(shards).unwrap_or(NonZeroUsize::MIN);
+        self
     }
 
     /// How many executors there are.
@@ -220,15 +230,24 @@ impl Runtime for GlommioRuntime {
         blocking::unblock(job).detach();
     }
 
+    fn bind_group(
+        &self,
+        addr: SocketAddr,
+        count: NonZeroUsize,
+        filter: Option<&SteeringFilter>,
+    ) -> io::Result<SocketGroup> {
+        polyquic_udp::bind_group(addr, count, filter)
+    }
+
     fn default_shards(&self) -> NonZeroUsize {
-        self.cores()
+        self.shards
     }
 
     fn place(&self, shard: usize, start: Placement<Self>) -> io::Result<()> {
         let home = shard % self.run.cores.len();
         let rt = Self {
-            run: self.run.clone(),
             home,
+            ..self.clone()
         };
         match Local::current() {
             Some(local) if Arc::ptr_eq(&local.run, &self.run) && local.index == home => {

@@ -231,7 +231,7 @@ where
     local
         .tasks
         .spawn(async move { inbox.cores[0].read_inbox().await });
-    let rt = GlommioRuntime { run, home: 0 };
+    let rt = GlommioRuntime::of(run, 0);
     // With a waker of its own, like all tasks.
     let app = async { app(rt).await };
     let output = shielded(app, Arc::new(TaskWaker::default()), || false).await;

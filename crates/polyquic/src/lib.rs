@@ -121,22 +121,24 @@ compile_error!(
 );
 
 pub use polyquic_core::{
-    AckFrequencyConfig, ApplicationClose, Blame, BloomTokenLog, Chunk, ClientConfig, ClosedStream,
-    ConfigError, ConnectError, ConnectionClose, ConnectionError, ConnectionId,
-    ConnectionIdGenerator, ConnectionStats, Dir, EcnCodepoint, EndpointConfig, EndpointStats,
-    FrameStats, FrameType, IdleTimeout, Instant, InvalidCid, MtuDiscoveryConfig, NoneTokenLog,
-    NoneTokenStore, PathStats, ServerConfig, ShardKey, Side, StdSystemTime, StreamId, TimeSource,
-    TokenLog, TokenMemoryCache, TokenReuseError, TokenStore, TransportConfig, TransportError,
-    TransportErrorCode, UdpStats, ValidationTokenConfig, VarInt, VarIntBoundsExceeded, Written,
-    blame, congestion, crypto, crypto_provider, rustls, transport_parameters,
+    AckFrequencyConfig, ApplicationClose, Blame, BloomTokenLog, BpfInstruction, Chunk,
+    ClientConfig, ClosedStream, ConfigError, ConnectError, ConnectionClose, ConnectionError,
+    ConnectionId, ConnectionIdGenerator, ConnectionStats, Dir, EcnCodepoint, EndpointConfig,
+    EndpointStats, FrameStats, FrameType, IdleTimeout, Instant, InvalidCid, MtuDiscoveryConfig,
+    NoneTokenLog, NoneTokenStore, PathStats, ServerConfig, ShardKey, Side, StdSystemTime, StreamId,
+    TimeSource, TokenLog, TokenMemoryCache, TokenReuseError, TokenStore, TransportConfig,
+    TransportError, TransportErrorCode, UdpStats, ValidationTokenConfig, VarInt,
+    VarIntBoundsExceeded, Written, blame, congestion, crypto, crypto_provider, rustls,
+    transport_parameters,
 };
 #[cfg(feature = "qlog")]
 pub use polyquic_core::{QlogConfig, QlogStream};
 pub use polyquic_endpoint::{
     Accept, AcceptBi, AcceptUni, Closed, Connecting, Connection, Driver, Elapsed, Endpoint,
-    Executor, Incoming, IncomingFuture, OpenBi, OpenUni, ReadDatagram, ReadError, ReadExactError,
-    ReadToEndError, RecvStream, ResetError, RetryError, SendDatagramError, SendDatagramWait,
-    SendStream, Sleep, StoppedError, WriteError, ZeroRttAccepted, sleep, spawn, timeout,
+    EndpointBuilder, Executor, Incoming, IncomingFuture, OpenBi, OpenUni, ReadDatagram, ReadError,
+    ReadExactError, ReadToEndError, RecvStream, ResetError, RetryError, SendDatagramError,
+    SendDatagramWait, SendStream, Sleep, StoppedError, WriteError, ZeroRttAccepted, sleep, spawn,
+    spawn_on_shards, timeout,
 };
 pub use polyquic_runtime::{Capabilities, Clock, DatagramSocket, Runtime, Spawn, Task, Timer};
 

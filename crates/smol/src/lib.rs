@@ -106,10 +106,11 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Weak};
 
 pub use async_executor::Executor;
-use polyquic_runtime::{Job, Runtime, Spawn};
+use polyquic_runtime::{Job, Runtime, SocketGroup, Spawn, SteeringFilter};
 use polyquic_udp::{Reactor, UdpIo};
 
 pub use pool::{Builder, run};
@@ -122,6 +123,7 @@ pub struct SmolRuntime {
     executor: ExecutorRef,
     /// `None`: async-io's reactor.
     reactor: Option<Arc<Reactor>>,
+    shards: NonZeroUsize,
 }
 
 #[derive(Clone)]
@@ -137,6 +139,7 @@ impl SmolRuntime {
         Self {
             executor: ExecutorRef::Global,
             reactor: None,
+            shards: NonZeroUsize::MIN,
         }
     }
 
@@ -146,7 +149,17 @@ impl SmolRuntime {
         Self {
             executor: ExecutorRef::Own(Arc::downgrade(executor)),
             reactor: None,
+            shards: NonZeroUsize::MIN,
         }
+    }
+}
+
+impl SmolRuntime {
+    /// A handle whose endpoints have `shards` shards unless they are told otherwise. More than one
+    /// makes sense with several threads, which share their drivers. 0 counts as 1.
+    pub fn with_shards(mut self, shards: usize) -> Self {
+        self.shards = NonZeroUsize::new(shards).unwrap_or(NonZeroUsize::MIN);
+        self
     }
 }
 
@@ -182,8 +195,21 @@ impl Runtime for SmolRuntime {
         SmolSocket::new(UdpIo::new(socket)?, self.reactor.as_ref())
     }
 
+    fn bind_group(
+        &self,
+        addr: SocketAddr,
+        count: NonZeroUsize,
+        filter: Option<&SteeringFilter>,
+    ) -> io::Result<SocketGroup> {
+        polyquic_udp::bind_group(addr, count, filter)
+    }
+
     fn offload(&self, job: Job) {
         blocking::unblock(job).detach();
+    }
+
+    fn default_shards(&self) -> NonZeroUsize {
+        self.shards
     }
 }
 

@@ -14,6 +14,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
+use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -151,6 +152,7 @@ where
     let rt = SmolRuntime {
         executor: ExecutorRef::Own(Arc::downgrade(&executor)),
         reactor: Some(pool.reactor.clone()),
+        shards: NonZeroUsize::MIN,
     };
     // Stops the threads when the application is done, or panics, or is dropped.
     let stop = StopOnDrop(pool.clone());

@@ -8,6 +8,11 @@ mod three_threads {
     polyquic_testkit::conformance!(|app| polyquic_smol::run(3, app));
 }
 
+/// Every endpoint with two sockets and two drivers.
+mod two_shards {
+    polyquic_testkit::conformance!(|app| polyquic_smol::run(2, |rt| app(rt.with_shards(2))));
+}
+
 mod global_executor {
     // smol's global executor is never shut down.
     polyquic_testkit::conformance!(

@@ -184,6 +184,8 @@ pub struct Setup {
     pub server_addr: SocketAddr,
     /// Where the client's socket is bound.
     pub client_addr: SocketAddr,
+    /// Shards of both endpoints. Default: what the executor says.
+    pub shards: Option<usize>,
 }
 
 impl Default for Setup {
@@ -196,6 +198,7 @@ impl Default for Setup {
             client_endpoint: EndpointConfig::default(),
             server_addr: localhost,
             client_addr: localhost,
+            shards: None,
         }
     }
 }
@@ -248,11 +251,15 @@ impl Setup {
     ///
     /// A socket cannot be bound.
     pub fn try_start<R: Executor>(self, rt: &R) -> io::Result<Ends> {
-        let server_socket = rt.bind(self.server_addr)?;
-        let client_socket = rt.bind(self.client_addr)?;
-        let server =
-            Endpoint::with_socket(rt, self.server_endpoint, Some(self.server), server_socket)?;
-        let mut client = Endpoint::with_socket(rt, self.client_endpoint, None, client_socket)?;
+        let mut server = Endpoint::builder()
+            .config(self.server_endpoint)
+            .server_config(self.server);
+        let mut client = Endpoint::builder().config(self.client_endpoint);
+        if let Some(shards) = self.shards {
+            (server, client) = (server.shards(shards), client.shards(shards));
+        }
+        let server = server.bind(rt, self.server_addr)?;
+        let mut client = client.bind(rt, self.client_addr)?;
         client.set_default_client_config(self.client);
         let addr = server.local_addr()?;
         Ok(Ends {

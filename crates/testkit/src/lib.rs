@@ -52,6 +52,7 @@
 //! | `liveness` | idle timeout, keep-alive, key updates | a clock that advances |
 //! | `scale` | many connections, much data | |
 //! | `udp` | addresses, rebinding, restarts, loss, junk | sockets that are the operating system's UDP |
+//! | `shards` | several sockets on one address | [`Runtime::bind_group`] |
 //! | `threads` | handles on other threads | threads besides the executor's |
 //! | `shutdown` | handles that outlive their executor | your closure drops all tasks before it returns |
 //!
@@ -77,6 +78,7 @@
 //!
 //! [`Executor`]: polyquic_endpoint::Executor
 //! [`Runtime`]: polyquic_runtime::Runtime
+//! [`Runtime::bind_group`]: polyquic_runtime::Runtime::bind_group
 //! [`Task`]: polyquic_runtime::Task
 
 #![forbid(unsafe_code)]
@@ -93,6 +95,7 @@ pub mod handshake;
 pub mod liveness;
 pub mod reading;
 pub mod scale;
+pub mod shards;
 pub mod shutdown;
 pub mod streams;
 pub mod threads;

@@ -143,6 +143,16 @@ macro_rules! conformance {
             junk_does_not_disturb_transfers,
             #[alone] junk_leaves_memory_flat,
         } }
+        $crate::__group! { [$($group)*] $app $run => shards: run {
+            the_kernel_steers,
+            shards_hand_over,
+            clients_rebind_during_transfers,
+            a_client_of_several_shards_rebinds,
+            closing_covers_all_shards,
+            a_lost_shard_is_contained,
+            resets_find_their_shard,
+            what_cannot_be_is_refused,
+        } }
         $crate::__group! { [$($group)*] $app $run => threads: run {
             a_connection_is_shared_by_threads,
             everything_happens_on_other_threads,
@@ -171,6 +181,7 @@ macro_rules! __known_group {
     (liveness) => {};
     (scale) => {};
     (udp) => {};
+    (shards) => {};
     (threads) => {};
     (shutdown) => {};
     ($unknown:ident) => {
@@ -196,6 +207,7 @@ macro_rules! __group {
     ([liveness $($rest:ident)*] $app:ident $run:expr => liveness: $kind:ident $tests:tt) => {};
     ([scale $($rest:ident)*] $app:ident $run:expr => scale: $kind:ident $tests:tt) => {};
     ([udp $($rest:ident)*] $app:ident $run:expr => udp: $kind:ident $tests:tt) => {};
+    ([shards $($rest:ident)*] $app:ident $run:expr => shards: $kind:ident $tests:tt) => {};
     ([threads $($rest:ident)*] $app:ident $run:expr => threads: $kind:ident $tests:tt) => {};
     ([shutdown $($rest:ident)*] $app:ident $run:expr => shutdown: $kind:ident $tests:tt) => {};
     ([$other:ident $($rest:ident)*] $app:ident $run:expr => $group:ident: $kind:ident $tests:tt) => {

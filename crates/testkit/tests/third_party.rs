@@ -8,10 +8,11 @@ use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
 use std::net::{SocketAddr, UdpSocket};
+use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use polyquic_runtime::{Job, Runtime, Spawn};
+use polyquic_runtime::{Job, Runtime, SocketGroup, Spawn, SteeringFilter};
 use polyquic_smol::{SmolRuntime, SmolSocket, SmolTimer};
 use smol::{Executor, LocalExecutor};
 
@@ -36,6 +37,15 @@ macro_rules! borrow_runtime {
 
             fn offload(&self, job: Job) {
                 SmolRuntime::global().offload(job);
+            }
+
+            fn bind_group(
+                &self,
+                addr: SocketAddr,
+                count: NonZeroUsize,
+                filter: Option<&SteeringFilter>,
+            ) -> io::Result<SocketGroup> {
+                SmolRuntime::global().bind_group(addr, count, filter)
             }
         }
     };

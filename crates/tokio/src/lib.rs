@@ -78,12 +78,14 @@ use std::fmt;
 use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use polyquic_runtime::{
-    Capabilities, DatagramSocket, Job, RecvBatch, Runtime, Spawn, Timer, Transmit,
+    Capabilities, DatagramSocket, Job, RecvBatch, Runtime, SocketGroup, Spawn, SteeringFilter,
+    Timer, Transmit,
 };
 use polyquic_udp::{Drained, UdpIo};
 use tokio::io::Interest;
@@ -147,6 +149,7 @@ where
 #[derive(Debug, Clone)]
 pub struct TokioRuntime {
     handle: Handle,
+    shards: NonZeroUsize,
 }
 
 impl TokioRuntime {
@@ -161,7 +164,17 @@ impl TokioRuntime {
 
     /// The runtime of this handle. Its I/O and time drivers must be enabled.
     pub fn from_handle(handle: Handle) -> Self {
-        Self { handle }
+        Self {
+            handle,
+            shards: NonZeroUsize::MIN,
+        }
+    }
+
+    /// A handle whose endpoints have `shards` shards unless they are told otherwise. More than one
+    /// makes sense on the multi-thread scheduler, whose threads share their drivers. 0 counts as 1.
+    pub fn with_shards(mut self, shards: usize) -> Self {
+        self.shards = NonZeroUsize::new(shards).unwrap_or(NonZeroUsize::MIN);
+        self
     }
 }
 
@@ -198,8 +211,21 @@ impl Runtime for TokioRuntime {
         Ok(TokioSocket { readiness, io })
     }
 
+    fn bind_group(
+        &self,
+        addr: SocketAddr,
+        count: NonZeroUsize,
+        filter: Option<&SteeringFilter>,
+    ) -> io::Result<SocketGroup> {
+        polyquic_udp::bind_group(addr, count, filter)
+    }
+
     fn offload(&self, job: Job) {
         self.handle.spawn_blocking(job);
+    }
+
+    fn default_shards(&self) -> NonZeroUsize {
+        self.shards
     }
 }
 

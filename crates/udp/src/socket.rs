@@ -24,6 +24,14 @@ pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 ///
 /// What the platform reports, the address being named in the message.
 pub fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
+    bind_with(addr, |_| Ok(()))
+}
+
+/// As [`bind`], with `set_up` called before the address is taken.
+pub(crate) fn bind_with(
+    addr: SocketAddr,
+    set_up: impl FnOnce(&Socket) -> io::Result<()>,
+) -> io::Result<UdpSocket> {
     let bind = || {
         let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
         if addr.is_ipv6()
@@ -32,6 +40,7 @@ pub fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
         {
             tracing::debug!(%error, "no dual-stack socket here: IPv6 only");
         }
+        set_up(&socket)?;
         socket.bind(&addr.into())?;
         Ok(UdpSocket::from(socket))
     };

@@ -108,7 +108,12 @@ impl Measurement {
                 }
                 Ok(metrics)
             }
-            "requests" | "latency" | "handshakes" | "resumed" | "zero-rtt" => {
+            "requests"
+            | "requests-connections"
+            | "latency"
+            | "handshakes"
+            | "resumed"
+            | "zero-rtt" => {
                 let rate = client.operations / client.elapsed;
                 ensure!(rate > 0.0, "nothing was completed");
                 let (server_cpu, client_cpu) = cpu_per(rate);

@@ -49,6 +49,11 @@ pub(crate) use self::{machine::describe as machine, page::check, report::figure}
 const BASELINE: &str = "quinn-tokio";
 /// What multi-threaded subjects are compared with in addition.
 const BASELINE_MULTI: &str = "quinn-tokio-multi";
+
+/// Whether a subject runs on several threads.
+fn is_multi(subject: &str) -> bool {
+    subject.contains("-multi")
+}
 /// How the names of our subjects begin.
 const OURS_PREFIX: &str = "polyquic-";
 /// A subject that failed so often in a row at one workload is not tried again there.

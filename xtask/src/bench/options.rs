@@ -21,15 +21,18 @@ usage: cargo xtask bench [options]
        cargo xtask bench --page [FILE.json ...]
 
 What to measure; each LIST may be `all`:
-  --executors LIST     of smol, smol-busy (looks for I/O before it sleeps), smol-multi, tokio,
-                       tokio-multi, blocking, glommio (Linux); none for only rivals
+  --executors LIST     of smol, smol-busy (looks for I/O before it sleeps), smol-multi,
+                       smol-multi-shards (a socket for each worker), tokio, tokio-multi,
+                       tokio-multi-shards, tokio-multi-handover (the same without the
+                       kernel's steering), blocking, glommio and glommio-multi (Linux);
+                       none for only rivals
                        (default: all)
   --rivals LIST        of quinn-tokio, quinn-tokio-multi, quinn-smol, quinn-smol-multi,
                        noq-tokio, s2n-quic, s2n-quic-s2ntls, compio-quic, msquic, tokio-quiche,
                        tls-tcp, bare-udp; see benches/rivals/README.md
                        (default: the first three; quinn-tokio is always measured)
   --workloads LIST     of download, upload (one stream), download-streams, upload-streams (16
-                       streams), connections (50), requests, latency, handshakes, resumed,
+                       streams), connections (50), requests, requests-connections (32), latency, handshakes, resumed,
                        zero-rtt, datagrams, memory, idle, loss, storm, storm-rsa
                        (default: download, upload, requests, latency, handshakes, memory)
   --providers LIST     of aws-lc-rs, ring (equal settings for all), own-defaults (each
@@ -68,11 +71,16 @@ const EXECUTORS: &[&str] = &[
     "smol",
     "smol-busy",
     "smol-multi",
+    "smol-multi-shards",
     "tokio",
     "tokio-multi",
+    "tokio-multi-shards",
+    "tokio-multi-handover",
     "blocking",
     #[cfg(target_os = "linux")]
     "glommio",
+    #[cfg(target_os = "linux")]
+    "glommio-multi",
 ];
 const RIVALS: &[&str] = &[BASELINE, BASELINE_MULTI, "quinn-smol", "quinn-smol-multi"];
 const WORKLOADS: &[&str] = &[
@@ -82,6 +90,7 @@ const WORKLOADS: &[&str] = &[
     "upload-streams",
     "connections",
     "requests",
+    "requests-connections",
     "latency",
     "handshakes",
     "resumed",

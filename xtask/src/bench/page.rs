@@ -564,6 +564,7 @@ fn describe(workload: &str) -> String {
         "upload-streams" => "Upload, 16 streams",
         "connections" => "Download, 50 connections",
         "requests" => "Requests, 64 at a time (128 bytes, answered by 1 KiB)",
+        "requests-connections" => "Requests, 64 at a time on 32 connections",
         "latency" => "Ping-pong (64 bytes)",
         "handshakes" => "Full handshakes, 16 at a time",
         "resumed" => "Resumed handshakes",

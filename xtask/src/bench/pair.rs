@@ -86,7 +86,7 @@ impl Pair {
             }),
             program: program.to_string_lossy().into_owned(),
             // smol's global executor takes the number of its threads from the environment.
-            workers: if subject.ends_with("-multi") {
+            workers: if super::is_multi(subject) {
                 options.workers
             } else {
                 1

@@ -43,6 +43,27 @@ pub(super) const PARTS: &[Part] = &[
         ],
     },
     Part {
+        name: "scale",
+        title: "One socket or several",
+        text: "Many connections on two cores, which both sides have to share, so that processor \
+               time says more than throughput: several threads with one socket between them \
+               (`-multi`), with one each (`-multi-shards`), and the same with the kernel spreading datagrams by \
+               addresses only, so that half of them have to be handed over (`-multi-handover`).",
+        arguments: &[
+            "--executors",
+            "smol,smol-multi,smol-multi-shards,tokio,tokio-multi,tokio-multi-shards,\
+             tokio-multi-handover",
+            "--rivals",
+            "quinn-tokio,quinn-tokio-multi",
+            "--workloads",
+            "connections,requests-connections",
+            "--server-cores",
+            "0,1",
+            "--client-cores",
+            "0,1",
+        ],
+    },
+    Part {
         name: "own-defaults",
         title: "Each as it comes",
         text: "Default transport settings, path MTU discovery and each stack’s own order of cipher \

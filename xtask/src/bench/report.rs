@@ -210,7 +210,7 @@ impl Report {
             set("ratio_min", ratio.map(|it| it.min).into());
             set("ratio_max", ratio.map(|it| it.max).into());
             set("ratio_best", best.into());
-            if row.subject.ends_with("-multi") {
+            if super::is_multi(&row.subject) {
                 let (ratio, best) = self.ratio(row, BASELINE_MULTI).unzip();
                 set("ratio_multi", ratio.map(|it| it.median).into());
                 set("ratio_multi_min", ratio.map(|it| it.min).into());
@@ -320,7 +320,7 @@ impl Report {
                     let range = format!("{:.2} – {:.2}", ratio.min, ratio.max);
                     write!(text, " {:>7.2}  {range:13} {best:>6.2}", ratio.median)?;
                 }
-                if row.subject.ends_with("-multi")
+                if super::is_multi(&row.subject)
                     && let Some((ratio, _)) = self.ratio(row, BASELINE_MULTI)
                 {
                     write!(

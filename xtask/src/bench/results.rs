@@ -209,7 +209,7 @@ pub(super) mod tests {
                     "median": value, "min": value * 0.95, "max": value * 1.05,
                     "ratio": factor, "ratio_min": factor * 0.97, "ratio_max": factor * 1.03,
                 });
-                if subject.ends_with("-multi") {
+                if crate::bench::is_multi(subject) {
                     for (name, scale) in [("", 1.0), ("_min", 0.97), ("_max", 1.03)] {
                         row[format!("ratio_multi{name}")] = (factor * 2.0 * scale).into();
                     }

@@ -43,11 +43,7 @@ impl App for PerfServer {
                 let rt = rt.clone();
                 move |connection| answer(rt.clone(), connection)
             };
-            let accept =
-                self.setup
-                    .clone()
-                    .accept(rt.clone(), endpoint.clone(), gate.clone(), handler);
-            spawn(&rt, accept);
+            self.setup.start(&rt, endpoint, &gate, handler)?;
         }
         server::announce(&endpoints, "polyquic-perf");
         server::until_signal(

@@ -120,6 +120,52 @@ impl EndpointConfig {
         self
     }
 
+    /// One configuration for each of `shards` endpoints that share an address, and the key by which
+    /// connection ids name them: the one given to [`shard`](Self::shard), or a random one.
+    ///
+    /// They share what a peer may meet again at another shard: the key of reset tokens.
+    ///
+    /// # Errors
+    ///
+    /// With a [`cid_generator`](Self::cid_generator) of your own, ids name no shard.
+    pub fn split(&self, shards: u16) -> Result<(ShardKey, Vec<Self>), ForeignConnectionIds> {
+        if self.cid_generator.is_some() {
+            return Err(ForeignConnectionIds);
+        }
+        let mut rng = self.rng();
+        let key = match self.shard {
+            Some((key, ..)) => key,
+            None => ShardKey::new(rng.random()),
+        };
+        let reset_key = self.reset_key_or(&mut rng);
+        let configs = (0..shards)
+            .map(|index| {
+                let mut config = self.clone();
+                config
+                    .shard(key, shards, index)
+                    .reset_key(reset_key.clone());
+                if self.seed.is_some() {
+                    config.seed(rng.random());
+                }
+                config
+            })
+            .collect();
+        Ok((key, configs))
+    }
+
+    fn rng(&self) -> StdRng {
+        match self.seed {
+            Some(seed) => StdRng::from_seed(seed),
+            None => rand::make_rng(),
+        }
+    }
+
+    fn reset_key_or(&self, rng: &mut StdRng) -> Arc<dyn HmacKey> {
+        self.reset_key
+            .clone()
+            .unwrap_or_else(|| tls::reset_key(&std::array::from_fn(|_| rng.random())))
+    }
+
     /// Draw everything random from this seed, so that the same inputs give the same outputs.
     ///
     /// For simulations only: connection ids and reset tokens become predictable.
@@ -130,14 +176,8 @@ impl EndpointConfig {
 
     /// The same for quinn-proto, which by itself would reach for the system's randomness.
     pub(crate) fn build(&self) -> quinn_proto::EndpointConfig {
-        let mut rng = match self.seed {
-            Some(seed) => StdRng::from_seed(seed),
-            None => rand::make_rng(),
-        };
-        let reset_key = self
-            .reset_key
-            .clone()
-            .unwrap_or_else(|| tls::reset_key(&std::array::from_fn(|_| rng.random())));
+        let mut rng = self.rng();
+        let reset_key = self.reset_key_or(&mut rng);
         let mut config = quinn_proto::EndpointConfig::new(reset_key);
         config
             .supported_versions(self.supported_versions.clone())
@@ -165,6 +205,13 @@ impl EndpointConfig {
         config
     }
 }
+
+/// Connection ids are made by a generator that knows nothing of shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a connection-id generator of your own cannot be combined with shards, which ids must name"
+)]
+pub struct ForeignConnectionIds;
 
 impl fmt::Debug for EndpointConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

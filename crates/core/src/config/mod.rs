@@ -6,7 +6,7 @@ mod server;
 mod transport;
 
 pub use client::ClientConfig;
-pub use endpoint::EndpointConfig;
+pub use endpoint::{EndpointConfig, ForeignConnectionIds};
 pub use server::ServerConfig;
 pub(crate) use transport::Additions;
 pub use transport::TransportConfig;

@@ -4,6 +4,7 @@
 mod certificates;
 mod closing;
 mod coming_from_quinn;
+mod every_core;
 mod executors;
 mod getting_started;
 mod streams;

@@ -51,7 +51,9 @@ async fn check_followed(client: &Endpoint, server: &Connection, old: SocketAddr)
 
 /// The client changes to a socket of the standard library in the middle of transfers both ways.
 pub async fn rebinding_during_transfers<R: Executor>(rt: R) {
-    let pair = pair(&rt).await;
+    // One socket takes the place of one.
+    let one = Setup::new().with(|setup| setup.shards = Some(1));
+    let pair = one.connect(&rt).await;
     let old = pair.ends.client.local_addr().unwrap();
     transfer_while(&pair, async || {
         let socket = UdpSocket::bind(localhost()).unwrap();

@@ -16,6 +16,15 @@ mod multi_thread {
     polyquic_testkit::conformance!(|app| polyquic_tokio::run(Flavor::MultiThread(3), app));
 }
 
+/// Every endpoint with two sockets and two drivers.
+mod two_shards {
+    use super::*;
+
+    polyquic_testkit::conformance!(|app| polyquic_tokio::run(Flavor::MultiThread(2), |rt| app(
+        rt.with_shards(2)
+    )));
+}
+
 /// In a runtime that the program has made for itself.
 mod existing_runtime {
     use super::*;

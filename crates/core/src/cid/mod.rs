@@ -1,66 +1,16 @@
 //! Connection ids that name the shard that owns the connection.
 
+mod shard;
+
 use std::time::Duration;
 
 use quinn_proto::{ConnectionId, ConnectionIdGenerator};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
+pub use shard::{BpfInstruction, ShardKey};
+
 /// Length of the connection ids that polyquic issues, in bytes.
 pub(crate) const CID_BYTES: usize = 8;
-
-/// The secret by which a connection id's shard can be computed.
-///
-/// The shard is a keyed mix of the id's two 32-bit words, in 32-bit arithmetic that a classic BPF
-/// filter has as well (multiply, add, exclusive or, shift, modulo), so that a kernel can steer
-/// datagrams to the right socket. Ids are drawn at random until the mix names the wanted shard;
-/// whoever lacks the key sees only uniformly random bytes. This hides the shard from an observer;
-/// it is no authentication, and a forged id only reaches a shard that does not know it.
-///
-/// ```
-/// use polyquic_core::{ShardKey, ShardedCidGenerator};
-/// # use quinn_proto::ConnectionIdGenerator;
-/// let key = ShardKey::new([1, 2, 3]);
-/// let mut generator = ShardedCidGenerator::new(key, 4, 2, [0; 32]);
-/// let cid = generator.generate_cid();
-/// assert_eq!(key.shard_of(&cid, 4), Some(2));
-/// ```
-#[derive(Clone, Copy)]
-pub struct ShardKey {
-    multipliers: [u32; 2],
-    offset: u32,
-}
-
-// Not derived: keys do not belong into logs.
-impl std::fmt::Debug for ShardKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ShardKey(..)")
-    }
-}
-
-impl ShardKey {
-    /// A key from three secret words.
-    pub const fn new(words: [u32; 3]) -> Self {
-        // Odd multipliers are invertible modulo 2^32, so that no bit of the id is lost.
-        Self {
-            multipliers: [words[0] | 1, words[1] | 1],
-            offset: words[2],
-        }
-    }
-
-    /// Which of `shards` the id belongs to; `None` when it has not the length of an id of ours.
-    pub fn shard_of(&self, cid: &[u8], shards: u16) -> Option<u16> {
-        let (first, second) = cid.split_at_checked(4)?;
-        let a = u32::from_be_bytes(first.try_into().ok()?);
-        let b = u32::from_be_bytes(second.try_into().ok()?);
-        let mut x = a
-            .wrapping_mul(self.multipliers[0])
-            .wrapping_add(self.offset);
-        x ^= x >> 15;
-        x = x.wrapping_add(b).wrapping_mul(self.multipliers[1]);
-        x ^= x >> 16;
-        Some((x % u32::from(shards.max(1))) as u16)
-    }
-}
 
 /// Issues random connection ids, all of which name one shard.
 pub struct ShardedCidGenerator {
@@ -170,12 +120,5 @@ mod tests {
         };
         assert_eq!(ids([5; 32]), ids([5; 32]));
         assert_ne!(ids([5; 32]), ids([6; 32]));
-    }
-
-    #[test]
-    fn foreign_ids_have_no_shard() {
-        let key = ShardKey::new([1, 2, 3]);
-        assert_eq!(key.shard_of(&[1, 2, 3], 4), None);
-        assert_eq!(key.shard_of(&[0; 20], 4), None);
     }
 }
