@@ -17,9 +17,9 @@ use crate::failure::Failure;
     feature = "smol",
     feature = "tokio",
     feature = "blocking",
-    all(feature = "glommio", target_os = "linux")
+    target_os = "linux"
 )))]
-compile_error!("enable at least one of the features smol, tokio and blocking, or glommio on Linux");
+compile_error!("enable at least one of the features smol, tokio and blocking");
 
 /// The executors that this build can run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -37,7 +37,7 @@ pub(crate) enum ExecutorKind {
     #[cfg(feature = "blocking")]
     Blocking,
     /// glommio: io_uring, one thread per core
-    #[cfg(all(feature = "glommio", target_os = "linux"))]
+    #[cfg(target_os = "linux")]
     Glommio,
 }
 
@@ -53,7 +53,7 @@ impl ExecutorKind {
             Self::Tokio => "tokio",
             #[cfg(feature = "blocking")]
             Self::Blocking => "blocking",
-            #[cfg(all(feature = "glommio", target_os = "linux"))]
+            #[cfg(target_os = "linux")]
             Self::Glommio => "glommio",
         }
     }
@@ -99,7 +99,7 @@ pub(crate) fn run<A: App>(kind: ExecutorKind, app: A) -> Result<A::Output, Failu
         }
         #[cfg(feature = "blocking")]
         ExecutorKind::Blocking => polyquic::blocking::run(|rt| app.run(rt)),
-        #[cfg(all(feature = "glommio", target_os = "linux"))]
+        #[cfg(target_os = "linux")]
         ExecutorKind::Glommio => polyquic::glommio::run(threads(), |rt| app.run(rt)),
     };
     result.unwrap_or_else(|error| {
@@ -112,11 +112,7 @@ pub(crate) fn run<A: App>(kind: ExecutorKind, app: A) -> Result<A::Output, Failu
 
 /// Worker threads of the multi-threaded executors: one per core, and at least two, lest
 /// `smol-multi` on a single core be `smol`.
-#[cfg(any(
-    feature = "smol",
-    feature = "tokio",
-    all(feature = "glommio", target_os = "linux")
-))]
+#[cfg(any(feature = "smol", feature = "tokio", target_os = "linux"))]
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, |n| n.get().max(2))
 }
