@@ -55,6 +55,15 @@ fn main() -> ExitCode {
         ("polyquic-blocking", |peer| {
             polyquic::blocking::run(|rt| peer.run(On::new(rt)))?
         }),
+        #[cfg(target_os = "linux")]
+        ("polyquic-glommio", |peer| {
+            polyquic::glommio::run(1, |rt| peer.run(On::new(rt)))?
+        }),
+        #[cfg(target_os = "linux")]
+        ("polyquic-glommio-multi", |peer| {
+            // With a shard on each core.
+            polyquic::glommio::run(peer.options.workers, |rt| peer.run(On::new(rt)))?
+        }),
     ])
 }
 

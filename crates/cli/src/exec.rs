@@ -8,7 +8,12 @@ use polyquic::Executor;
 use crate::failure::Failure;
 
 // Without an executor there is nothing that this program could run on.
-#[cfg(not(any(feature = "smol", feature = "tokio", feature = "blocking")))]
+#[cfg(not(any(
+    feature = "smol",
+    feature = "tokio",
+    feature = "blocking",
+    target_os = "linux"
+)))]
 compile_error!("enable at least one of the features smol, tokio and blocking");
 
 /// The executors that this build can run on.
@@ -26,6 +31,9 @@ pub(crate) enum ExecutorKind {
     /// plain threads
     #[cfg(feature = "blocking")]
     Blocking,
+    /// glommio: io_uring, one thread per core
+    #[cfg(target_os = "linux")]
+    Glommio,
 }
 
 impl ExecutorKind {
@@ -40,6 +48,8 @@ impl ExecutorKind {
             Self::Tokio => "tokio",
             #[cfg(feature = "blocking")]
             Self::Blocking => "blocking",
+            #[cfg(target_os = "linux")]
+            Self::Glommio => "glommio",
         }
     }
 }
@@ -84,6 +94,8 @@ pub(crate) fn run<A: App>(kind: ExecutorKind, app: A) -> Result<A::Output, Failu
         }
         #[cfg(feature = "blocking")]
         ExecutorKind::Blocking => polyquic::blocking::run(|rt| app.run(rt)),
+        #[cfg(target_os = "linux")]
+        ExecutorKind::Glommio => polyquic::glommio::run(threads(), |rt| app.run(rt)),
     };
     result.unwrap_or_else(|error| {
         Err(Failure::io(
@@ -95,7 +107,7 @@ pub(crate) fn run<A: App>(kind: ExecutorKind, app: A) -> Result<A::Output, Failu
 
 /// Worker threads of the multi-threaded executors: one per core, and at least two, lest
 /// `smol-multi` on a single core be `smol`.
-#[cfg(any(feature = "smol", feature = "tokio"))]
+#[cfg(any(feature = "smol", feature = "tokio", target_os = "linux"))]
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, |n| n.get().max(2))
 }

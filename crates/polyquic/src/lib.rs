@@ -116,6 +116,11 @@
     allow(rustdoc::broken_intra_doc_links)
 )]
 
+#[cfg(all(feature = "glommio", not(target_os = "linux")))]
+compile_error!(
+    "the feature `glommio` needs Linux, as glommio is made of io_uring: leave it out on other systems"
+);
+
 pub use polyquic_core::{
     AckFrequencyConfig, ApplicationClose, Blame, BloomTokenLog, BpfInstruction, Chunk,
     ClientConfig, ClosedStream, ConfigError, ConnectError, ConnectionClose, ConnectionError,
@@ -142,6 +147,8 @@ pub use polyquic_runtime::{Capabilities, Clock, DatagramSocket, Runtime, Spawn, 
 
 #[cfg(feature = "blocking")]
 pub use polyquic_blocking as blocking;
+#[cfg(all(feature = "glommio", target_os = "linux"))]
+pub use polyquic_glommio as glommio;
 #[cfg(feature = "smol")]
 pub use polyquic_smol as smol;
 #[cfg(feature = "tokio")]

@@ -24,7 +24,8 @@ What to measure; each LIST may be `all`:
   --executors LIST     of smol, smol-busy (looks for I/O before it sleeps), smol-multi,
                        smol-multi-shards (a socket for each worker), tokio, tokio-multi,
                        tokio-multi-shards, tokio-multi-handover (the same without the
-                       kernel's steering), blocking; none for only rivals
+                       kernel's steering), blocking, glommio and glommio-multi (Linux);
+                       none for only rivals
                        (default: all)
   --rivals LIST        of quinn-tokio, quinn-tokio-multi, quinn-smol, quinn-smol-multi,
                        noq-tokio, s2n-quic, s2n-quic-s2ntls, compio-quic, msquic, tokio-quiche,
@@ -76,6 +77,10 @@ const EXECUTORS: &[&str] = &[
     "tokio-multi-shards",
     "tokio-multi-handover",
     "blocking",
+    #[cfg(target_os = "linux")]
+    "glommio",
+    #[cfg(target_os = "linux")]
+    "glommio-multi",
 ];
 const RIVALS: &[&str] = &[BASELINE, BASELINE_MULTI, "quinn-smol", "quinn-smol-multi"];
 const WORKLOADS: &[&str] = &[

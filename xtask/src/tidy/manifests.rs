@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("polyquic-udp", &["polyquic-runtime"]),
     ("polyquic-smol", &["polyquic-runtime", "polyquic-udp"]),
     ("polyquic-tokio", &["polyquic-runtime", "polyquic-udp"]),
+    ("polyquic-glommio", &["polyquic-runtime", "polyquic-udp"]),
     // Its synchronous handles wrap those of the endpoint.
     (
         "polyquic-blocking",
@@ -36,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "polyquic-smol",
             "polyquic-tokio",
             "polyquic-blocking",
+            "polyquic-glommio",
         ],
     ),
     // Whoever uses the library sees the facade, like any other user.

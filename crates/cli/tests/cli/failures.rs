@@ -67,7 +67,7 @@ fn a_port_in_use_is_named() {
     let f = Fixture::new();
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap().to_string();
-    for executor in crate::harness::EXECUTORS {
+    for &executor in crate::harness::EXECUTORS {
         run(&[
             "serve",
             &f.arg("www"),

@@ -10,7 +10,14 @@ use std::time::{Duration, Instant};
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Every executor that the default features offer.
-pub(crate) const EXECUTORS: [&str; 4] = ["smol", "smol-multi", "tokio", "blocking"];
+pub(crate) const EXECUTORS: &[&str] = &[
+    "smol",
+    "smol-multi",
+    "tokio",
+    "blocking",
+    #[cfg(target_os = "linux")]
+    "glommio",
+];
 
 /// The program with `args`, not yet started.
 pub(crate) fn program<A: AsRef<std::ffi::OsStr>>(args: &[A]) -> Command {

@@ -71,7 +71,7 @@ fn ping_measures_file_servers_and_perf_servers() {
     f.file("x", 1 << 20);
     let server = f.serve(&[]);
     let perf = perf_server(&f, "smol");
-    for executor in EXECUTORS {
+    for &executor in EXECUTORS {
         for (url, ca, protocol) in [
             (server.url("/x"), "ca.pem", "hq-interop"),
             (server.url("/missing"), "ca.pem", "hq-interop"),
@@ -142,7 +142,7 @@ fn a_reader_that_leaves_early_is_no_reason_to_panic() {
 
 #[test]
 fn perf_measures_everything_on_every_executor() {
-    for executor in EXECUTORS {
+    for &executor in EXECUTORS {
         let f = Fixture::new();
         let server = perf_server(&f, executor);
         let (url, ca) = (server.url("/"), f.arg("perf-ca.pem"));

@@ -7,6 +7,7 @@ mod adapter;
 mod app;
 
 mod book;
+mod compiler;
 mod generic;
 mod own_adapter;
 mod snippets;
