@@ -119,8 +119,8 @@ impl<R: Executor<Timer: Send> + Send + Sync> Stack for On<R> {
 
     fn server(&self, settings: &Settings, listen: SocketAddr) -> Result<QuinnNames> {
         let (config, mut server) = (endpoint_config(settings)?, server_config(settings)?);
-        // As `with_single_cert` decides, which does not log keys or keep tickets as is wanted here.
-        server.offload_handshakes(settings.has_rsa_key() && std::env::var_os("INLINE").is_none());
+        // As `with_single_cert` decides by itself.
+        server.offload_handshakes(settings.has_rsa_key());
         if self.rt.default_shards().get() > 1 {
             return Ok(QuinnNames(self.sharded(config, Some(server), listen)?));
         }

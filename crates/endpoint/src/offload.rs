@@ -1,5 +1,6 @@
 //! Work away from the I/O path: an application's, and the TLS of handshakes.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
@@ -102,8 +103,8 @@ impl<T> Drop for Filler<T> {
 
 /// The handshakes of one driver whose TLS is being done elsewhere.
 pub(crate) struct Handshakes {
-    /// Most at a time: what they are short of is processors.
-    limit: usize,
+    /// Most at a time: what they are short of is processors. Asked for with the first one.
+    limit: OnceCell<usize>,
     under_way: usize,
     /// First come, first served.
     waiting: VecDeque<(Weak<ConnectionInner>, HandshakeJob)>,
@@ -120,7 +121,7 @@ impl Handshakes {
     /// `signal` is raised when one is done.
     pub(crate) fn new(signal: Arc<Signal>) -> Self {
         Self {
-            limit: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            limit: OnceCell::new(),
             under_way: 0,
             waiting: VecDeque::new(),
             done: Arc::new(Done {
@@ -151,7 +152,8 @@ impl Handshakes {
     }
 
     fn go_on<R: Runtime>(&mut self, rt: &R) {
-        while self.under_way < self.limit {
+        let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        while !self.waiting.is_empty() && self.under_way < *self.limit.get_or_init(processors) {
             let Some((connection, job)) = self.waiting.pop_front() else {
                 return;
             };

@@ -1,12 +1,14 @@
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use polyquic::crypto::rustls::QuicServerConfig;
 use polyquic::rustls::RootCertStore;
 use polyquic::rustls::pki_types::pem::PemObject;
 use polyquic::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use polyquic::{ClientConfig, Endpoint, ServerConfig, crypto_provider, rustls};
+use polyquic::{
+    ClientConfig, Endpoint, Runtime, ServerConfig, crypto, crypto_provider, offload, rustls,
+};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 use crate::app::Result;
@@ -64,9 +66,24 @@ fn with_alpn(
     Ok(ServerConfig::with_crypto(Arc::new(crypto)))
 }
 
-fn renew(server: &Endpoint, cert: &Path, key: &Path) -> Result<()> {
-    server.set_server_config(Some(server_from_files(cert, key)?));
+async fn renew<R: Runtime>(
+    rt: &R,
+    server: &Endpoint,
+    config: &mut ServerConfig,
+    files: (PathBuf, PathBuf),
+) -> Result<()> {
+    // Files are read and keys are checked where nobody waits for it.
+    let new = offload(rt, move || server_from_files(&files.0, &files.1)).await??;
+    // All else stays as it is, and so does the key of the tokens that clients hold.
+    config.crypto = new.crypto;
+    server.set_server_config(Some(config.clone()));
     Ok(())
+}
+
+fn with_slow_certificates(crypto: Arc<dyn crypto::ServerConfig>) -> ServerConfig {
+    let mut config = ServerConfig::with_crypto(crypto);
+    config.offload_handshakes(true);
+    config
 }
 
 #[test]
@@ -82,13 +99,14 @@ fn certificates_come_from_files() -> Result<()> {
     std::fs::write(&cert, made.cert.pem())?;
     std::fs::write(&key, made.signing_key.serialize_pem())?;
 
-    let config = server_from_files(&cert, &key)?;
+    let mut config = server_from_files(&cert, &key)?;
+    with_slow_certificates(config.crypto.clone());
     client_from_file(&cert)?;
     let chain = CertificateDer::pem_file_iter(&cert)?.collect::<Result<Vec<_>, _>>()?;
     with_alpn(chain, PrivateKeyDer::from_pem_file(&key)?)?;
     crate::adapter::run(async |rt| {
-        let server = Endpoint::server(&rt, config, "127.0.0.1:0".parse()?)?;
-        renew(&server, &cert, &key)?;
+        let server = Endpoint::server(&rt, config.clone(), "127.0.0.1:0".parse()?)?;
+        renew(&rt, &server, &mut config, (cert, key)).await?;
         Ok::<_, Box<dyn Error + Send + Sync>>(())
     })
 }
