@@ -13,6 +13,7 @@ use futures::stream::unfold;
 use polyquic_core::congestion::{Controller, ControllerFactory, CubicConfig};
 use polyquic_core::{
     ConnectError, ConnectionError, EndpointConfig, Instant, ShardKey, ShardedCidGenerator,
+    TransportConfig,
 };
 use polyquic_endpoint::{Connection, Endpoint, EndpointBuilder, Executor, spawn_on_shards};
 use polyquic_runtime::Task;
@@ -89,6 +90,13 @@ fn spread(server: &Endpoint) -> Vec<usize> {
     (0..server.shards())
         .map(|index| server.shard(index).unwrap().open_connections())
         .collect()
+}
+
+/// Clients that wait far longer than it takes the heir of a lost shard to say that the connection is
+/// gone, and that ask for it even if all that they sent was acknowledged.
+fn persistent(transport: &mut TransportConfig) {
+    idle_timeout(transport, Duration::from_secs(60));
+    transport.keep_alive_interval(Some(Duration::from_millis(100)));
 }
 
 /// Connections are spread over the shards, and the kernel brings each datagram to its own.
@@ -217,10 +225,7 @@ pub async fn closing_covers_all_shards<R: Executor>(rt: R) {
 /// The driver of one shard panics: the others go on, its connections are told, and new ones are
 /// accepted by who is left.
 pub async fn a_lost_shard_is_contained<R: Executor>(rt: R) {
-    let mut setup = Setup::new().client_transport(|transport| {
-        // Far longer than it takes a lost shard's heir to say that the connection is gone.
-        idle_timeout(transport, Duration::from_secs(60));
-    });
+    let mut setup = Setup::new().client_transport(persistent);
     let fuse = Arc::new(AtomicBool::new(false));
     let bomb = fuse.clone();
     setup.server.transport_config(transport(|transport| {
@@ -263,9 +268,7 @@ pub async fn a_lost_shard_is_contained<R: Executor>(rt: R) {
 
 /// Stateless resets bear no connection id that would name a shard, and arrive all the same.
 pub async fn resets_find_their_shard<R: Executor>(rt: R) {
-    let setup = Setup::new().client_transport(|transport| {
-        idle_timeout(transport, Duration::from_secs(60));
-    });
+    let setup = Setup::new().client_transport(persistent);
     // The reset comes from the heir of a lost shard, here to clients of several shards.
     let fuse = Arc::new(AtomicBool::new(false));
     let mut setup_server = Setup::new();
