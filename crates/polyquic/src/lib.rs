@@ -8,7 +8,7 @@
 //! # The model
 //!
 //! - A *runtime handle* (`rt`) stands for an executor: [`smol::SmolRuntime`],
-//!   [`tokio::TokioRuntime`], [`blocking::BlockingRuntime`]. It is named where a program starts.
+//!   [`tokio::TokioRuntime`], [`blocking::BlockingRuntime`], [`glommio::GlommioRuntime`]. It is named where a program starts.
 //! - An [`Endpoint`] is one UDP socket with any number of connections, as client, server or both.
 //!   Making one takes `&rt` and starts a [`Driver`] there, the only task that polyquic has.
 //! - A [`Connection`] opens and accepts streams and sends datagrams; [`SendStream`] and
@@ -64,7 +64,8 @@
 //! ```
 //!
 //! Other lines: `polyquic::smol::run(4, app)` (four threads that steal work from each other),
-//! `polyquic::tokio::run(Flavor::CurrentThread, app)`, `polyquic::blocking::run(app)`. Inside a
+//! `polyquic::tokio::run(Flavor::CurrentThread, app)`, `polyquic::blocking::run(app)`,
+//! `polyquic::glommio::run(4, app)` (four threads that keep their tasks). Inside a
 //! program that runs an executor already: `app(TokioRuntime::current())`,
 //! `app(SmolRuntime::global())`. Without `async` at all: [`blocking::Endpoint`] and its relatives.
 //!
@@ -75,6 +76,7 @@
 //! | `smol` | default | [`smol`]: one thread, or several that steal work |
 //! | `tokio` | | [`tokio`]: either flavour of its runtime; streams implement its I/O traits |
 //! | `blocking` | | [`blocking`]: plain threads, and the synchronous API |
+//! | `glommio` | | [`glommio`]: a thread per core on io_uring; Linux only |
 //! | `aws-lc-rs` | default | cryptography by AWS-LC, with hybrid post-quantum key exchange; needs a C compiler |
 //! | `ring` | | cryptography by ring, used if `aws-lc-rs` is off |
 //! | `qlog` | | event logs of connections |
@@ -112,7 +114,12 @@
 #![forbid(unsafe_code)]
 // Links in the documentation above lead to executors that a build may lack.
 #![cfg_attr(
-    not(all(feature = "smol", feature = "tokio", feature = "blocking")),
+    not(all(
+        feature = "smol",
+        feature = "tokio",
+        feature = "blocking",
+        feature = "glommio"
+    )),
     allow(rustdoc::broken_intra_doc_links)
 )]
 

@@ -11,6 +11,7 @@ const MAY_USE_UNSAFE: &[&str] = &[
     "polyquic-smol",
     "polyquic-tokio",
     "polyquic-blocking",
+    "polyquic-glommio",
 ];
 
 /// What a machine without I/O has no use for, and what to do instead.

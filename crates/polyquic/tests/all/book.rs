@@ -43,6 +43,14 @@ macro_rules! on_every_executor {
             })*
         }
 
+        #[cfg(all(feature = "glommio", target_os = "linux"))]
+        mod glommio {
+            $(#[test]
+            fn $app() {
+                polyquic::glommio::run(2, super::$app).unwrap().unwrap();
+            })*
+        }
+
         #[cfg(feature = "blocking")]
         mod blocking {
             $(#[test]

@@ -69,6 +69,23 @@ mod on_tokio {
     }
 }
 
+#[cfg(all(feature = "glommio", target_os = "linux"))]
+mod on_glommio {
+    use polyquic::glommio::run;
+
+    use super::*;
+
+    #[test]
+    fn one_core() {
+        check(run(1, app).unwrap());
+    }
+
+    #[test]
+    fn several_cores() {
+        check(run(2, app).unwrap());
+    }
+}
+
 #[cfg(feature = "blocking")]
 mod on_blocking {
     use super::*;

@@ -88,6 +88,12 @@ fn adapters_are_executors() {
     executor::<polyquic::smol::SmolRuntime>();
     #[cfg(feature = "tokio")]
     executor::<polyquic::tokio::TokioRuntime>();
+    #[cfg(all(feature = "glommio", target_os = "linux"))]
+    {
+        executor::<polyquic::glommio::GlommioRuntime>();
+        send_and_sync::<polyquic::glommio::GlommioRuntime>();
+        send::<polyquic::glommio::GlommioTimer>();
+    }
     #[cfg(feature = "blocking")]
     executor::<polyquic::blocking::BlockingRuntime>();
 }

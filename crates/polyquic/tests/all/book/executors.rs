@@ -91,6 +91,18 @@ async fn inside_tokio() -> Result<()> {
     Ok(())
 }
 
+#[cfg(all(feature = "glommio", target_os = "linux"))]
+#[test]
+fn inside_glommio() -> Result<()> {
+    use polyquic::glommio::GlommioRuntime;
+
+    let executor = glommio::LocalExecutorBuilder::default()
+        .io_memory(64 << 10)
+        .make()?;
+    executor.run(async { app(GlommioRuntime::current()).await })?;
+    Ok(())
+}
+
 #[cfg(feature = "blocking")]
 #[test]
 fn without_an_executor() -> Result<()> {
