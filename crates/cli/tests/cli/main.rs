@@ -5,5 +5,6 @@ mod failures;
 mod harness;
 mod measure;
 mod reload;
+mod shards;
 mod shutdown;
 mod transfer;

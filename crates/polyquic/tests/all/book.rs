@@ -47,7 +47,8 @@ macro_rules! on_every_executor {
         mod glommio {
             $(#[test]
             fn $app() {
-                polyquic::glommio::run(2, super::$app).unwrap().unwrap();
+                // On several cores, a handshake can be over before the application looks.
+                polyquic::glommio::run(1, super::$app).unwrap().unwrap();
             })*
         }
 

@@ -109,7 +109,7 @@ fn a_missing_bound_is_explained() {
     let (compiles, message) = check("generic", "none", GENERIC);
     assert!(!compiles);
     for part in [
-        "`R` cannot spawn `{async block@",
+        "`R` cannot spawn `",
         "this executor does not accept that future",
         "look for an `Rc`, a `RefCell` or a lock guard that is held across an `.await`",
         "thread-per-core executors accept any `'static` future",

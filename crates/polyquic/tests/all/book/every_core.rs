@@ -71,6 +71,12 @@ fn on_smol() {
     polyquic::smol::run(2, every_core).unwrap().unwrap();
 }
 
+#[cfg(all(feature = "glommio", target_os = "linux"))]
+#[test]
+fn on_glommio() {
+    polyquic::glommio::run(2, every_core).unwrap().unwrap();
+}
+
 #[cfg(feature = "blocking")]
 #[test]
 fn on_threads() {

@@ -98,7 +98,8 @@ fn inside_glommio() -> Result<()> {
 
     let executor = glommio::LocalExecutorBuilder::default()
         .io_memory(64 << 10)
-        .make()?;
+        .make()
+        .map_err(std::io::Error::from)?;
     executor.run(async { app(GlommioRuntime::current()).await })?;
     Ok(())
 }
