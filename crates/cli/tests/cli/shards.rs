@@ -27,7 +27,7 @@ fn every_executor_serves_from_several_shards() {
             .unwrap_or_else(|| panic!("{executor}: {}", done.stderr));
         let steered = counters.split_whitespace().find_map(|it| it.parse().ok());
         let steered: u64 = steered.expect("the first number");
-        assert!(steered > 100, "{executor}: {counters}");
+        assert!(steered > 20, "{executor}: {counters}");
         assert!(counters.contains("0 dropped"), "{executor}: {counters}");
         assert!(counters.contains("0 shards lost"), "{executor}: {counters}");
     }
