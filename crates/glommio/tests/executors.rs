@@ -154,9 +154,8 @@ fn nothing_is_asked_to_be_send() {
             let (task, inner) = (shared.clone(), rt.clone());
             let (done, finished) = oneshot::channel();
             rt.spawn(async move {
-                let mut held = task.borrow_mut();
                 sleep(&inner, Duration::from_millis(1)).await;
-                *held += 1;
+                *task.borrow_mut() += 1;
                 let _ = done.send(());
             });
             finished.await.unwrap();

@@ -1,7 +1,7 @@
 //! Endpoints with several sockets on one address.
 
 use std::any::Any;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -311,9 +311,8 @@ pub async fn resets_find_their_shard<R: Executor>(rt: R) {
 
 /// What makes no sense is refused, with a reason.
 pub async fn what_cannot_be_is_refused<R: Executor>(rt: R) {
-    let bind = |builder: EndpointBuilder| builder.bind(&rt, localhost());
     for count in [0, 1025] {
-        let error = bind(Endpoint::builder().shards(count)).unwrap_err();
+        let error = bind(&rt, Endpoint::builder().shards(count)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
         assert!(error.to_string().contains(&count.to_string()), "{error}");
     }
@@ -324,11 +323,11 @@ pub async fn what_cannot_be_is_refused<R: Executor>(rt: R) {
         Box::new(ShardedCidGenerator::new(key, 1, 0, seed))
     });
     let builder = Endpoint::builder().config(config);
-    let error = bind(builder.clone().shards(2)).unwrap_err();
+    let error = bind(&rt, builder.clone().shards(2)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
-    drop(bind(builder.shards(1)).unwrap());
+    drop(bind(&rt, builder.shards(1)).unwrap());
 
-    let server = bind(Endpoint::builder().shards(SHARDS)).unwrap();
+    let server = bind(&rt, Endpoint::builder().shards(SHARDS)).unwrap();
     let error = server
         .rebind(UdpSocket::bind(localhost()).unwrap())
         .unwrap_err();
@@ -359,6 +358,10 @@ pub async fn what_cannot_be_is_refused<R: Executor>(rt: R) {
     );
     server.close(code(0), b"");
     yield_now().await;
+}
+
+fn bind<R: Executor>(rt: &R, builder: EndpointBuilder) -> io::Result<Endpoint> {
+    builder.bind(rt, localhost())
 }
 
 async fn finish(clients: Vec<(Endpoint, Connection)>) {
