@@ -39,7 +39,34 @@ pub(super) const PARTS: &[Part] = &[
             "--rivals",
             "quinn-tokio,quinn-tokio-multi,quinn-smol",
             "--workloads",
-            "handshakes,resumed,zero-rtt,storm,storm-rsa",
+            "handshakes,resumed,zero-rtt,storm",
+        ],
+    },
+    Part {
+        name: "slow-keys",
+        title: "A storm of handshakes with slow keys",
+        text: "Round trips of a connection that is already there, while 500 handshakes per second with \
+               an RSA-4096 certificate arrive at the same server on one core.",
+        arguments: &[
+            "--executors",
+            "smol,tokio,glommio,blocking",
+            "--rivals",
+            "quinn-tokio",
+            "--workloads",
+            "storm-rsa",
+        ],
+    },
+    Part {
+        name: "glommio",
+        title: "Thread per core",
+        text: "glommio, on io_uring, beside two others in one run.",
+        arguments: &[
+            "--executors",
+            "smol,tokio,glommio",
+            "--rivals",
+            "quinn-tokio",
+            "--workloads",
+            "download,upload,connections,requests,latency,handshakes,memory,idle",
         ],
     },
     Part {
@@ -52,7 +79,7 @@ pub(super) const PARTS: &[Part] = &[
         arguments: &[
             "--executors",
             "smol,smol-multi,smol-multi-shards,tokio,tokio-multi,tokio-multi-shards,\
-             tokio-multi-handover",
+             tokio-multi-handover,glommio,glommio-multi",
             "--rivals",
             "quinn-tokio,quinn-tokio-multi",
             "--workloads",
