@@ -15,6 +15,7 @@ use glommio::io::BufferedFile;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 
+use crate::preempt::Preemption;
 use crate::start;
 use crate::task::Tasks;
 
@@ -68,7 +69,11 @@ impl Ring {
         });
         // SAFETY: the descriptor is ours, and ownership goes over to the file.
         let signal = unsafe { BufferedFile::from_raw_fd(signal.into_raw_fd()) };
-        tasks.spawn(listen(Rc::downgrade(&ring), signal));
+        tasks.spawn(listen(
+            Rc::downgrade(&ring),
+            signal,
+            tasks.preemption.clone(),
+        ));
         Ok(ring)
     }
 
@@ -193,9 +198,10 @@ fn register(slot: &RefCell<Option<Waker>>, cx: &Context<'_>) {
 }
 
 /// Reads the eventfd through glommio, for as long as there is a ring.
-async fn listen(ring: Weak<Ring>, signal: BufferedFile) {
+async fn listen(ring: Weak<Ring>, signal: BufferedFile, preemption: Rc<Preemption>) {
     loop {
         let result = signal.read_at(0, 8).await;
+        preemption.note_look();
         let Some(ring) = ring.upgrade() else {
             return;
         };
