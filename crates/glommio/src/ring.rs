@@ -19,8 +19,12 @@ use crate::preempt::Preemption;
 use crate::start;
 use crate::task::Tasks;
 
-/// Submissions are handed over one at a time, completions in bursts of about a socket's worth.
+/// Submissions are handed over one at a time.
 const ENTRIES: u32 = 64;
+
+/// A flood can bring a completion for each time that the thread enters the kernel, while its tasks
+/// do not get to look. That there are more is not lost but costs.
+const COMPLETIONS: u32 = 1024;
 
 const INPUT: u64 = 0;
 const OUTPUT: u64 = 1;
@@ -55,6 +59,7 @@ impl Ring {
         let uring = IoUring::builder()
             .setup_coop_taskrun()
             .setup_clamp()
+            .setup_cqsize(COMPLETIONS)
             .build(ENTRIES)
             // Kernels before 5.19 do not know that.
             .or_else(|_| IoUring::new(ENTRIES))
@@ -114,15 +119,28 @@ impl Ring {
         submit(&uring)
     }
 
-    /// Take note of what the kernel has reported. Costs no system call.
+    /// Take note of what the kernel has reported. Costs no system call, unless there was too much.
     pub(crate) fn take_events(&self) {
         let mut completed = std::mem::take(&mut *self.completed.borrow_mut());
-        completed.extend(
-            self.uring
-                .borrow_mut()
-                .completion()
-                .map(|entry| (entry.user_data(), entry.result(), entry.flags())),
-        );
+        let mut uring = self.uring.borrow_mut();
+        loop {
+            completed.extend(
+                uring
+                    .completion()
+                    .map(|entry| (entry.user_data(), entry.result(), entry.flags())),
+            );
+            // What found no room stays in the kernel until somebody enters the ring, and is the end
+            // of a watch: without it the socket would stay silent for good.
+            if !uring.submission().cq_overflow() {
+                break;
+            }
+            if let Err(error) = submit(&uring) {
+                drop(uring);
+                tracing::error!(%error, "cannot take what the ring that watches sockets reports");
+                return self.fail(error.raw_os_error().unwrap_or(0));
+            }
+        }
+        drop(uring);
         for (user_data, result, flags) in completed.drain(..) {
             if user_data == NOBODY {
                 continue;
