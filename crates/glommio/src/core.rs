@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -16,11 +16,18 @@ use crate::ring::Ring;
 use crate::task::Tasks;
 use crate::timer::Timers;
 
+/// How long executors that have stopped wait for others, which stop as soon as the task that they
+/// are polling returns.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The executors of a run, each on a thread of its own.
 pub(crate) struct Run {
     pub(crate) cores: Vec<Core>,
     /// Where threads may run that are no executors, if these are pinned.
     pub(crate) affinity: Option<CpuSet>,
+    /// How many executors may still poll tasks.
+    polling: Mutex<usize>,
+    nobody_polls: Condvar,
 }
 
 impl Run {
@@ -28,7 +35,46 @@ impl Run {
         Arc::new(Self {
             cores: (0..cores).map(|_| Core::default()).collect(),
             affinity,
+            polling: Mutex::new(cores),
+            nobody_polls: Condvar::new(),
         })
+    }
+}
+
+/// Says that an executor may poll tasks, until this is dropped.
+pub(crate) struct Polling(Arc<Run>);
+
+impl Polling {
+    /// One for each executor of a run.
+    pub(crate) fn all(run: &Arc<Run>) -> Vec<Self> {
+        run.cores.iter().map(|_| Self(run.clone())).collect()
+    }
+
+    /// Block this thread, and so its tasks, until no executor polls any. Whoever drops tasks earlier
+    /// has those of others see that: a shard that is left tells the peers of one that is gone, which
+    /// is none of their business when all end.
+    fn end(self) {
+        let run = self.0.clone();
+        drop(self);
+        let polling = run.polling.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not for ever: a task that blocks its thread may wait for something that ours hold.
+        let _ = run
+            .nobody_polls
+            .wait_timeout_while(polling, PATIENCE, |polling| *polling > 0);
+    }
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        let mut polling = self
+            .0
+            .polling
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *polling -= 1;
+        if *polling == 0 {
+            self.0.nobody_polls.notify_all();
+        }
     }
 }
 
@@ -133,8 +179,11 @@ pub(crate) struct Local {
 
 impl Local {
     /// Make the executor that runs here that core of `run`. Called by one of its tasks.
-    pub(crate) fn enter(run: Arc<Run>, index: usize) -> Rc<Self> {
-        let tasks = Rc::new(Tasks::default());
+    pub(crate) fn enter(run: Arc<Run>, index: usize) -> io::Result<Rc<Self>> {
+        let tasks = Tasks::new().map_err(|error| {
+            let message = format!("cannot make a pair of sockets for an executor: {error}");
+            io::Error::new(error.kind(), message)
+        })?;
         tasks.spawn(run.cores[index].timers.clone().serve());
         let local = Rc::new(Self {
             executor: glommio::executor().id(),
@@ -145,7 +194,7 @@ impl Local {
         });
         let previous = LOCAL.replace(Some(local.clone()));
         drop(previous);
-        local
+        Ok(local)
     }
 
     /// The executor of this thread, if we have had to do with it.
@@ -161,7 +210,10 @@ impl Local {
             return Some(local);
         }
         executor_id()?;
-        let local = Self::enter(Run::new(1, None), 0);
+        let local = match Self::enter(Run::new(1, None), 0) {
+            Ok(local) => local,
+            Err(error) => panic!("{error}"),
+        };
         let run = local.run.clone();
         local
             .tasks
@@ -182,9 +234,10 @@ impl Local {
         Ok(self.ring.get_or_init(|| ring))
     }
 
-    /// Drop all tasks, and what belongs to the executor.
-    pub(crate) async fn leave(self: Rc<Self>) {
+    /// Drop all tasks, and what belongs to the executor, once the others of the run have stopped too.
+    pub(crate) async fn leave(self: Rc<Self>, polling: Polling) {
         self.core().end();
+        polling.end();
         self.tasks.close().await;
         let local = LOCAL.take();
         drop(local);

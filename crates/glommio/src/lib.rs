@@ -107,6 +107,7 @@
 #![cfg(target_os = "linux")]
 
 mod core;
+mod preempt;
 mod ring;
 mod socket;
 mod start;
@@ -145,15 +146,17 @@ impl GlommioRuntime {
     /// The executor of this thread, in a program that runs glommio already.
     ///
     /// Endpoints have one shard then, and [`place`](Runtime::place) knows no other executor. Make
-    /// the executor with a short [`preempt_timer`], a millisecond say: tasks that are always ready
-    /// keep timers waiting that long. What polyquic has running is leaked when the executor ends, as
-    /// glommio does with all tasks: have the endpoints end first.
+    /// the executor with a long [`preempt_timer`], a second say: glommio 0.9 may go to sleep with
+    /// tasks that are ready if the system keeps its thread waiting for that long at the wrong moment.
+    /// Tasks spawned by polyquic need no short one to take turns with timers and I/O. What polyquic
+    /// has running is leaked when the executor ends, as glommio does with all tasks: have the
+    /// endpoints end first.
     ///
     /// [`preempt_timer`]: https://docs.rs/glommio/latest/glommio/struct.LocalExecutorBuilder.html#method.preempt_timer
     ///
     /// # Panics
     ///
-    /// Outside of a glommio executor.
+    /// Outside of a glommio executor, and when there are no descriptors left for a pair of sockets.
     pub fn current() -> Self {
         let Some(local) = Local::current_or_foreign() else {
             panic!("GlommioRuntime::current() was called outside of a glommio executor");

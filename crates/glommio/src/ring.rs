@@ -15,11 +15,16 @@ use glommio::io::BufferedFile;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 
+use crate::preempt::Preemption;
 use crate::start;
 use crate::task::Tasks;
 
-/// Submissions are handed over one at a time, completions in bursts of about a socket's worth.
+/// Submissions are handed over one at a time.
 const ENTRIES: u32 = 64;
+
+/// A flood can bring a completion for each time that the thread enters the kernel, while its tasks
+/// do not get to look. That there are more is not lost but costs.
+const COMPLETIONS: u32 = 1024;
 
 const INPUT: u64 = 0;
 const OUTPUT: u64 = 1;
@@ -54,6 +59,7 @@ impl Ring {
         let uring = IoUring::builder()
             .setup_coop_taskrun()
             .setup_clamp()
+            .setup_cqsize(COMPLETIONS)
             .build(ENTRIES)
             // Kernels before 5.19 do not know that.
             .or_else(|_| IoUring::new(ENTRIES))
@@ -68,7 +74,11 @@ impl Ring {
         });
         // SAFETY: the descriptor is ours, and ownership goes over to the file.
         let signal = unsafe { BufferedFile::from_raw_fd(signal.into_raw_fd()) };
-        tasks.spawn(listen(Rc::downgrade(&ring), signal));
+        tasks.spawn(listen(
+            Rc::downgrade(&ring),
+            signal,
+            tasks.preemption.clone(),
+        ));
         Ok(ring)
     }
 
@@ -109,15 +119,28 @@ impl Ring {
         submit(&uring)
     }
 
-    /// Take note of what the kernel has reported. Costs no system call.
+    /// Take note of what the kernel has reported. Costs no system call, unless there was too much.
     pub(crate) fn take_events(&self) {
         let mut completed = std::mem::take(&mut *self.completed.borrow_mut());
-        completed.extend(
-            self.uring
-                .borrow_mut()
-                .completion()
-                .map(|entry| (entry.user_data(), entry.result(), entry.flags())),
-        );
+        let mut uring = self.uring.borrow_mut();
+        loop {
+            completed.extend(
+                uring
+                    .completion()
+                    .map(|entry| (entry.user_data(), entry.result(), entry.flags())),
+            );
+            // What found no room stays in the kernel until somebody enters the ring, and is the end
+            // of a watch: without it the socket would stay silent for good.
+            if !uring.submission().cq_overflow() {
+                break;
+            }
+            if let Err(error) = submit(&uring) {
+                drop(uring);
+                tracing::error!(%error, "cannot take what the ring that watches sockets reports");
+                return self.fail(error.raw_os_error().unwrap_or(0));
+            }
+        }
+        drop(uring);
         for (user_data, result, flags) in completed.drain(..) {
             if user_data == NOBODY {
                 continue;
@@ -193,9 +216,10 @@ fn register(slot: &RefCell<Option<Waker>>, cx: &Context<'_>) {
 }
 
 /// Reads the eventfd through glommio, for as long as there is a ring.
-async fn listen(ring: Weak<Ring>, signal: BufferedFile) {
+async fn listen(ring: Weak<Ring>, signal: BufferedFile, preemption: Rc<Preemption>) {
     loop {
         let result = signal.read_at(0, 8).await;
+        preemption.note_look();
         let Some(ring) = ring.upgrade() else {
             return;
         };

@@ -16,14 +16,15 @@ use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CpuSet as Affinity, sched_getaffinity, sched_setaffinity};
 
 use crate::GlommioRuntime;
-use crate::core::{Local, Run};
-use crate::task::{TaskWaker, shielded};
+use crate::core::{Local, Polling, Run};
+use crate::task::shielded;
 
 /// What glommio demands of the limit on locked memory.
 const MEMLOCK_BYTES: u64 = 512 << 10;
 
-/// How long tasks that are always ready keep timers waiting. glommio's default is 100 ms.
-const PREEMPT: Duration = Duration::from_millis(1);
+/// glommio's own way to interrupt tasks that are always ready. Longer than the system keeps a thread
+/// waiting, and why is said in `preempt.rs`; it matters to tasks that we know nothing of.
+const PREEMPT: Duration = Duration::from_secs(1);
 
 /// Start `cores` executors (at least one), each on a thread of its own, run `app` on the first,
 /// which is on the calling thread, and return what it returns.
@@ -151,21 +152,19 @@ impl Builder {
         let result = thread::scope(|scope| {
             // Also when the application panics, or when not all could be started.
             let stop = StopOnDrop(&run);
+            let mut polling = Polling::all(&run);
             let executor = self.make(0, &before.0)?;
             let (report, reports) = mpsc::channel();
-            for index in 1..self.cores {
+            for (index, polling) in (1..self.cores).zip(polling.drain(1..)) {
                 let (report, run, allowed) = (report.clone(), &run, &before.0);
                 thread::Builder::new()
                     .name(format!("polyquic-glommio-{index}"))
-                    .spawn_scoped(scope, move || {
-                        let executor = self.make(index, allowed);
-                        let (executor, result) = match executor {
-                            Ok(executor) => (Some(executor), Ok(())),
-                            Err(error) => (None, Err(error)),
-                        };
-                        let _ = report.send(result);
-                        if let Some(executor) = executor {
-                            executor.run(serve(run.clone(), index));
+                    .spawn_scoped(scope, move || match self.make(index, allowed) {
+                        Ok(executor) => {
+                            executor.run(serve(run.clone(), index, polling, report));
+                        }
+                        Err(error) => {
+                            let _ = report.send(Err(error));
                         }
                     })?;
             }
@@ -173,9 +172,10 @@ impl Builder {
             for result in reports.iter().take(self.cores - 1) {
                 result?;
             }
-            let output = executor.run(serve_app(run.clone(), app));
+            let polling = polling.pop().expect("one for each core");
+            let output = executor.run(serve_app(run.clone(), polling, app));
             drop(stop);
-            io::Result::Ok(output)
+            output
         });
         drop(before);
         result?.map_err(|panic| resume_unwind(panic))
@@ -214,29 +214,50 @@ impl Builder {
 }
 
 /// The executors but the first.
-async fn serve(run: Arc<Run>, index: usize) {
-    let local = Local::enter(run.clone(), index);
+async fn serve(
+    run: Arc<Run>,
+    index: usize,
+    polling: Polling,
+    report: mpsc::Sender<io::Result<()>>,
+) {
+    let local = match Local::enter(run.clone(), index) {
+        Ok(local) => local,
+        Err(error) => {
+            let _ = report.send(Err(error));
+            return;
+        }
+    };
+    let _ = report.send(Ok(()));
+    drop(report);
     run.cores[index].read_inbox().await;
-    local.leave().await;
+    local.leave(polling).await;
 }
 
 /// The first.
-async fn serve_app<F, Fut>(run: Arc<Run>, app: F) -> thread::Result<Fut::Output>
+async fn serve_app<F, Fut>(
+    run: Arc<Run>,
+    polling: Polling,
+    app: F,
+) -> io::Result<thread::Result<Fut::Output>>
 where
     F: FnOnce(GlommioRuntime) -> Fut,
     Fut: Future,
 {
-    let local = Local::enter(run.clone(), 0);
+    let local = Local::enter(run.clone(), 0)?;
     let inbox = run.clone();
     local
         .tasks
         .spawn(async move { inbox.cores[0].read_inbox().await });
-    let rt = GlommioRuntime::of(run, 0);
+    let rt = GlommioRuntime::of(run.clone(), 0);
     // With a waker of its own, like all tasks.
     let app = async { app(rt).await };
-    let output = shielded(app, Arc::new(TaskWaker::default()), || false).await;
-    local.leave().await;
-    output.expect("nobody ends the application but itself")
+    let preemption = local.tasks.preemption.clone();
+    let output = shielded(app, Arc::default(), &preemption, || false).await;
+    drop(preemption);
+    // Before this one leaves, which waits for the others.
+    drop(StopOnDrop(&run));
+    local.leave(polling).await;
+    Ok(output.expect("nobody ends the application but itself"))
 }
 
 struct StopOnDrop<'a>(&'a Run);
@@ -296,7 +317,7 @@ pub(crate) fn explain(error: io::Error) -> io::Error {
              `ulimit -l`, or with LimitMEMLOCK= in a systemd unit"
         }
         Some(Errno::MFILE | Errno::NFILE) => {
-            "too many files are open: each executor takes six descriptors; raise RLIMIT_NOFILE with \
+            "too many files are open: each executor takes eight descriptors; raise RLIMIT_NOFILE with \
              `ulimit -n`, or with LimitNOFILE= in a systemd unit"
         }
         _ => "this comes from the system",

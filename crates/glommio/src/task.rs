@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
@@ -14,6 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use slab::Slab;
+
+use crate::preempt::Preemption;
 
 /// What a task sees of its executor's waker, for as long as the task lives and no longer.
 #[derive(Default)]
@@ -51,8 +54,8 @@ impl Wake for TaskWaker {
 }
 
 /// The tasks of one executor.
-#[derive(Default)]
 pub(crate) struct Tasks {
+    pub(crate) preemption: Rc<Preemption>,
     wakers: RefCell<Slab<Arc<TaskWaker>>>,
     closing: Cell<bool>,
     /// Who waits for the last one to end.
@@ -60,6 +63,21 @@ pub(crate) struct Tasks {
 }
 
 impl Tasks {
+    /// To be called by a task of the executor.
+    pub(crate) fn new() -> io::Result<Rc<Self>> {
+        let preemption = Preemption::new()?;
+        let tasks = Rc::new(Self {
+            preemption: preemption.clone(),
+            wakers: RefCell::default(),
+            closing: Cell::new(false),
+            closer: RefCell::default(),
+        });
+        for _ in 0..2 {
+            tasks.spawn(preemption.clone().listen());
+        }
+        Ok(tasks)
+    }
+
     /// Start a task on the executor of this thread. Its panics end it, and nothing else.
     pub(crate) fn spawn(self: &Rc<Self>, future: impl Future<Output = ()> + 'static) {
         if self.closing.get() {
@@ -74,7 +92,7 @@ impl Tasks {
         let task = async move {
             let tasks = entry.tasks.clone();
             // What it panicked with was shown by the panic hook.
-            let _ = shielded(future, waker, move || tasks.closing.get()).await;
+            let _ = shielded(future, waker, &tasks.preemption, || tasks.closing.get()).await;
             drop(entry);
         };
         // Not `spawn_local`, which polls the task here and now, whatever its spawner holds.
@@ -127,6 +145,7 @@ impl Drop for Entry {
 pub(crate) async fn shielded<T>(
     future: impl Future<Output = T>,
     waker: Arc<TaskWaker>,
+    preemption: &Preemption,
     ended: impl Fn() -> bool,
 ) -> Option<Result<T, Box<dyn Any + Send>>> {
     let result = {
@@ -136,6 +155,7 @@ pub(crate) async fn shielded<T>(
             if ended() {
                 return Poll::Ready(None);
             }
+            preemption.tick();
             waker.register(cx.waker());
             let mut cx = Context::from_waker(&shield);
             match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut cx))) {

@@ -18,7 +18,7 @@ mod own_executor {
         |app| {
             let executor = LocalExecutorBuilder::default()
                 .io_memory(64 << 10)
-                .preempt_timer(std::time::Duration::from_millis(1))
+                .preempt_timer(std::time::Duration::from_secs(1))
                 .make()
                 .unwrap();
             executor.run(async { app(GlommioRuntime::current()).await })
