@@ -99,6 +99,15 @@ fn persistent(transport: &mut TransportConfig) {
     transport.keep_alive_interval(Some(Duration::from_millis(100)));
 }
 
+/// A server that tells every client at once that its connection is gone. Usually such answers are
+/// limited to one in 20 ms, and clients that ask at the same time, less and less often, may have to
+/// ask many times.
+fn quick_resets(builder: EndpointBuilder) -> EndpointBuilder {
+    let mut config = EndpointConfig::default();
+    config.min_reset_interval(Duration::ZERO);
+    builder.config(config)
+}
+
 /// Connections are spread over the shards, and the kernel brings each datagram to its own.
 pub async fn the_kernel_steers<R: Executor>(rt: R) {
     let setup = Setup::new();
@@ -230,7 +239,7 @@ pub async fn a_lost_shard_is_contained<R: Executor>(rt: R) {
     setup.server.transport_config(transport(|transport| {
         transport.congestion_controller_factory(Arc::new(Fused(bomb)));
     }));
-    let (server, addr) = start(&rt, &setup, |builder| builder);
+    let (server, addr) = start(&rt, &setup, quick_resets);
     let clients = connect_clients(rt.clone(), &setup, addr).await;
     join_all(clients.iter().map(|(_, it)| check_echo(it, b"hello"))).await;
     let before = spread(&server);
@@ -275,7 +284,7 @@ pub async fn resets_find_their_shard<R: Executor>(rt: R) {
     setup_server.server.transport_config(transport(|transport| {
         transport.congestion_controller_factory(Arc::new(Fused(bomb)));
     }));
-    let (server, addr) = start(&rt, &setup_server, |builder| builder);
+    let (server, addr) = start(&rt, &setup_server, quick_resets);
     let mut client = Endpoint::builder()
         .shards(4)
         .bind(&rt, localhost())
