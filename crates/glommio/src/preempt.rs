@@ -51,7 +51,10 @@ impl Preemption {
     pub(crate) fn tick(&self) {
         let polls = self.polls.get().wrapping_add(1);
         self.polls.set(polls);
-        if polls % POLLS_PER_LOOK != 0 || self.rung.get() || self.looked.get().elapsed() < TURN {
+        if !polls.is_multiple_of(POLLS_PER_LOOK)
+            || self.rung.get()
+            || self.looked.get().elapsed() < TURN
+        {
             return;
         }
         self.rung.set(true);
