@@ -552,6 +552,7 @@ impl<R: Runtime> Driver<R> {
         } = &mut *state;
         sorted.count(core.stats_mut());
         let mut response = Vec::new();
+        let mut orphans = Vec::new();
         let mut datagrams = 0;
         let mut routed = false;
         // Datagrams come in runs for the same connection: keep its lock from one to the next.
@@ -567,11 +568,10 @@ impl<R: Runtime> Driver<R> {
                 };
                 let event =
                     core.handle(now, meta.peer, meta.local_ip, ecn, datagram, &mut response);
-                if let Some(orphan) = &orphan
-                    && let Some(place) = &self.shared.place
+                if let Some(orphan) = orphan
                     && !matches!(event, Some(DatagramEvent::ConnectionEvent(..)))
                 {
-                    place.offer_orphan(orphan, meta);
+                    orphans.push((orphan, meta));
                 }
                 match event {
                     Some(DatagramEvent::ConnectionEvent(handle, event)) => {
@@ -616,6 +616,14 @@ impl<R: Runtime> Driver<R> {
         if !responses.is_empty() {
             // Sent at the start of the next poll.
             self.shared.signal.raise(cause::HANDLE);
+        }
+        drop(current);
+        drop(state);
+        // Wakes other shards, so not while holding a lock.
+        if let Some(place) = &self.shared.place {
+            for (orphan, meta) in &orphans {
+                place.offer_orphan(orphan, *meta);
+            }
         }
         (datagrams, routed)
     }
