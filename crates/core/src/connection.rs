@@ -1,6 +1,7 @@
 //! The connection machine.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use quinn_proto::{
 
 use crate::config::Additions;
 use crate::deferral::Deferral;
+use crate::gate::Gate;
 use crate::{BatchSizer, HandshakeJob, Instant, crypto};
 
 /// One connection.
@@ -34,6 +36,10 @@ pub struct Connection {
     granted: [VarInt; 2],
     /// On servers whose TLS may be done elsewhere.
     deferral: Option<Box<Deferral>>,
+    /// Of the congestion controllers of the current path and the one before.
+    gates: [Option<Arc<Gate>>; 2],
+    /// Whether the handshake is confirmed (RFC 9001 section 4.1.2), as far as was looked.
+    confirmed: bool,
 }
 
 impl Connection {
@@ -52,6 +58,8 @@ impl Connection {
             additions,
             granted,
             deferral: deferral.map(Box::new),
+            gates: [Gate::take_built(), None],
+            confirmed: false,
         }
     }
 
@@ -64,6 +72,13 @@ impl Connection {
                 deferral.hold(event);
             }
             _ => self.inner.handle_event(event),
+        }
+        // A client that moved has a path, and a controller, of its own.
+        if self.side().is_server()
+            && let Some(gate) = Gate::take_built()
+        {
+            self.gates.swap(0, 1);
+            self.gates[0] = Some(gate);
         }
     }
 
@@ -78,6 +93,19 @@ impl Connection {
     /// Do what is due at `now`. Too early a call is harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.inner.handle_timeout(now);
+        if !self.confirmed {
+            self.confirmed = match self.side() {
+                Side::Client => self.inner.stats().frame_rx.handshake_done > 0,
+                Side::Server => !self.inner.is_handshaking(),
+            };
+            for gate in self.gates.iter().flatten() {
+                if self.confirmed {
+                    gate.rest();
+                } else {
+                    gate.relieve();
+                }
+            }
+        }
     }
 
     // Output
@@ -94,6 +122,9 @@ impl Connection {
         max_segments: usize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
+        if self.inner.is_closed() {
+            self.gates.iter().flatten().for_each(|gate| gate.open());
+        }
         let mut limit = self.batch.limit(self.inner.current_mtu(), max_segments);
         if let Some(deferral) = &self.deferral {
             // Not even an acknowledgement, which would travel alone, and have the client ask what

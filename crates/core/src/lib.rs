@@ -52,6 +52,7 @@ mod deferral;
 mod early;
 mod endpoint;
 mod error;
+mod gate;
 mod header;
 mod timers;
 mod tls;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use quinn_proto::{AckFrequencyConfig, Dir, IdleTimeout, MtuDiscoveryConfig, VarInt, congestion};
 
+use crate::gate::GatedFactory;
+
 /// Streams that the peer may open before it has opened any, by [`Dir`]. More are granted as it
 /// does, see [`Additions::grown`].
 ///
@@ -176,7 +178,8 @@ impl TransportConfig {
         if !self.controller_chosen {
             let mut cubic = congestion::CubicConfig::default();
             cubic.initial_window(initial_window(bytes));
-            self.edit().congestion_controller_factory(Arc::new(cubic));
+            let factory = GatedFactory(Arc::new(cubic));
+            self.edit().congestion_controller_factory(Arc::new(factory));
         }
         self
     }
@@ -255,6 +258,7 @@ impl TransportConfig {
         &mut self,
         factory: Arc<dyn congestion::ControllerFactory + Send + Sync + 'static>,
     ) -> &mut Self {
+        let factory = Arc::new(GatedFactory(factory));
         self.edit().congestion_controller_factory(factory);
         self.controller_chosen = true;
         self
@@ -293,6 +297,8 @@ impl Default for TransportConfig {
         this.set_streams(Dir::Bi, limit);
         this.set_streams(Dir::Uni, limit);
         this.mtu_discovery_config(Some(mtu_discovery));
+        let factory = Arc::new(GatedFactory(Arc::new(congestion::CubicConfig::default())));
+        this.edit().congestion_controller_factory(factory);
         this
     }
 }
