@@ -1,0 +1,1 @@
+#![cfg(polyquic_shuttle)]
