@@ -17,7 +17,10 @@ const STACK_BYTES: usize = 512 << 10;
 
 fn number(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is a number")),
+    )
 }
 
 /// What shuttle does when a schedule fails: a file if there is a directory for them, else a text.

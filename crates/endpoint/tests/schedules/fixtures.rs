@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use polyquic_core::rustls::RootCertStore;
 use polyquic_core::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use polyquic_core::{
-    ClientConfig, ConnectionId, EndpointConfig, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, ConnectionId, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
 };
 use polyquic_endpoint::{Connection, Endpoint, EndpointBuilder};
 use shuttle::thread::JoinHandle;
@@ -48,10 +48,10 @@ fn identity() -> &'static (CertificateDer<'static>, Vec<u8>) {
 }
 
 /// Small windows and one stream, so that there is something to wait for; nothing that acts by itself.
-fn transport() -> Arc<TransportConfig> {
+fn transport(idle_timeout: Option<IdleTimeout>) -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
     transport
-        .max_idle_timeout(None)
+        .max_idle_timeout(idle_timeout)
         .mtu_discovery_config(None)
         .eager_streams(false)
         .max_concurrent_uni_streams(1u32.into())
@@ -63,12 +63,12 @@ pub(crate) fn server_config() -> ServerConfig {
     let (cert, key) = identity();
     let key = PrivatePkcs8KeyDer::from(key.clone());
     let mut config = ServerConfig::with_single_cert(vec![cert.clone()], key.into()).unwrap();
-    config.transport_config(transport());
+    config.transport_config(transport(None));
     config
 }
 
 /// Made anew for each execution: it remembers sessions.
-pub(crate) fn client_config() -> ClientConfig {
+fn client_config(idle_timeout: Option<IdleTimeout>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(identity().0.clone()).unwrap();
     let mut config = ClientConfig::with_root_certificates(Arc::new(roots)).unwrap();
@@ -77,7 +77,7 @@ pub(crate) fn client_config() -> ClientConfig {
         .initial_dst_cid_provider(Arc::new(move || {
             ConnectionId::new(&[next.fetch_add(1, Ordering::Relaxed); 8])
         }))
-        .transport_config(transport());
+        .transport_config(transport(idle_timeout));
     config
 }
 
@@ -87,9 +87,19 @@ pub(crate) fn builder(seed: u8) -> EndpointBuilder {
     Endpoint::builder().config(config)
 }
 
+/// A client that never gives up: no timeout hides that somebody was forgotten.
 pub(crate) fn client(world: &World) -> Endpoint {
+    client_with(world, None)
+}
+
+/// A client that gives up at some time, for models in which its peer vanishes.
+pub(crate) fn mortal_client(world: &World) -> Endpoint {
+    client_with(world, Some(VarInt::from_u32(30_000).into()))
+}
+
+fn client_with(world: &World, idle_timeout: Option<IdleTimeout>) -> Endpoint {
     let mut client = builder(1).bind(world, client_addr()).unwrap();
-    client.set_default_client_config(client_config());
+    client.set_default_client_config(client_config(idle_timeout));
     client
 }
 

@@ -21,7 +21,10 @@ fn everybody_is_told(lose: impl FnOnce(&Pair, &Switch) + Send + 'static) {
     let mut threads = users(&pair.world, &pair.near);
     let (accepting, idle) = (pair.client.clone(), pair.client.clone());
     let connecting = pair.client.clone();
-    threads.push(pair.world.task(async move { assert!(accepting.accept().await.is_none()) }));
+    threads.push(
+        pair.world
+            .task(async move { assert!(accepting.accept().await.is_none()) }),
+    );
     threads.push(pair.world.task(async move { idle.wait_idle().await }));
     threads.push(pair.world.task(async move {
         if let Ok(connecting) = connecting.connect(server_addr(), "localhost") {
@@ -32,16 +35,22 @@ fn everybody_is_told(lose: impl FnOnce(&Pair, &Switch) + Send + 'static) {
     lose(&pair, &switch);
     pair.world.join(threads);
     let reason = pair.near.close_reason();
-    assert!(matches!(reason, Some(ConnectionError::TransportError(_))), "{reason:?}");
+    assert!(
+        matches!(reason, Some(ConnectionError::TransportError(_))),
+        "{reason:?}"
+    );
     pair.world.run_time();
     pair.end(drivers);
 }
 
 #[test]
 fn everybody_is_told_when_the_executor_drops_the_driver() {
-    check("everybody_is_told_when_the_executor_drops_the_driver", || {
-        everybody_is_told(|_, switch| switch.off());
-    });
+    check(
+        "everybody_is_told_when_the_executor_drops_the_driver",
+        || {
+            everybody_is_told(|_, switch| switch.off());
+        },
+    );
 }
 
 #[test]

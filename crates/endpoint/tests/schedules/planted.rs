@@ -54,7 +54,11 @@ fn model(planted: Planted) {
         }))
     });
     let putter = world.thread(move || {
-        let items = if planted == Planted::WakeUpLostWithTheWaiter { 1 } else { 2 };
+        let items = if planted == Planted::WakeUpLostWithTheWaiter {
+            1
+        } else {
+            2
+        };
         for _ in 0..items {
             let mut it = queue.lock().unwrap();
             it.items += 1;
@@ -73,10 +77,13 @@ fn model(planted: Planted) {
 fn finding(planted: Planted, pct: bool) -> Option<String> {
     let mut config = config();
     config.failure_persistence = FailurePersistence::None;
-    let run = || match pct {
-        true => Runner::new(PctScheduler::new_from_seed(1, 3, 500), config).run(move || model(planted)),
-        false => Runner::new(RandomScheduler::new_from_seed(1, 500), config).run(move || model(planted)),
-    };
+    let run =
+        || match pct {
+            true => Runner::new(PctScheduler::new_from_seed(1, 3, 500), config)
+                .run(move || model(planted)),
+            false => Runner::new(RandomScheduler::new_from_seed(1, 500), config)
+                .run(move || model(planted)),
+        };
     let panic = catch_unwind(AssertUnwindSafe(run)).err()?;
     let text = panic.downcast_ref::<String>().cloned();
     Some(text.unwrap_or_else(|| "a panic without a text".into()))

@@ -59,7 +59,10 @@ fn whoever_waits_for_stream_credit_gets_it_when_another_stream_ends() {
             }
             read
         });
-        assert_eq!(pair.world.join(openers.into_iter().chain([reader])), [1, 1, 2]);
+        assert_eq!(
+            pair.world.join(openers.into_iter().chain([reader])),
+            [1, 1, 2]
+        );
         pair.end(drivers);
     });
 }
@@ -77,11 +80,15 @@ fn a_stream_is_not_lost_with_a_waiter_that_gave_up() {
             move || {
                 let taken = {
                     let mut accept = pin!(far.accept_uni());
-                    accept.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+                    accept
+                        .as_mut()
+                        .poll(&mut Context::from_waker(Waker::noop()))
                 };
                 // It may have been in time. The others want one as well, and its end allows that.
                 if let Poll::Ready(stream) = taken {
-                    world.block_on(async { stream.unwrap().read_to_end(1).await }).unwrap();
+                    world
+                        .block_on(async { stream.unwrap().read_to_end(1).await })
+                        .unwrap();
                     1
                 } else {
                     0
@@ -102,7 +109,9 @@ fn a_stream_is_not_lost_with_a_waiter_that_gave_up() {
                 stream.read_to_end(1).await.unwrap().len()
             })
         });
-        let counts = pair.world.join(acceptors.into_iter().chain([opener, quitter]));
+        let counts = pair
+            .world
+            .join(acceptors.into_iter().chain([opener, quitter]));
         assert_eq!(counts[..2], [1, 1]);
         pair.world.run_time();
         pair.near.close(CODE, b"");
