@@ -236,3 +236,30 @@ fn a_connection_that_closes_does_not_end_another() {
         pair.end(drivers);
     });
 }
+
+/// Found by the model of the late handshake: the server's end was never forgotten.
+#[test]
+fn a_client_that_closes_in_its_first_packet_leaves_nothing() {
+    check(
+        "a_client_that_closes_in_its_first_packet_leaves_nothing",
+        || {
+            let world = World::new();
+            let (client, server) = (client(&world), server(&world, server_config()));
+            // Before its driver runs, and so before anything was sent.
+            drop(client.connect(server_addr(), "localhost").unwrap());
+            drop(client);
+            let drivers = world.start_drivers();
+            let accepting = server.clone();
+            let thread = world.task(async move {
+                let incoming = accepting.accept().await.unwrap();
+                incoming.await.unwrap_err();
+            });
+            world.join([thread]);
+            world.stop_time();
+            world.block_on(server.wait_idle());
+            world.run_time();
+            drop(server);
+            world.join(drivers);
+        },
+    );
+}
