@@ -36,7 +36,7 @@ mod other_orders {
     );
 }
 
-/// Packets take their time, and overtake each other.
+/// Packets take their time, more or less of it, and some arrive twice.
 mod far_away {
     use super::{far_away, on};
 
@@ -46,13 +46,15 @@ mod far_away {
     );
 }
 
-/// Packets are lost, doubled, and damaged. Datagrams get lost with them, as they may.
+/// Packets are lost, doubled, and overtake each other. Left out is what QUIC does not promise then:
+/// that datagrams arrive (which tests in `cancel` and `zero_rtt` count on), and that a peer hears of a
+/// close.
 mod lossy {
     use super::{lossy, on};
 
     polyquic_testkit::conformance!(
         |app| on(lossy(), 10, app),
-        except: [datagrams, udp, shards, threads, shutdown]
+        except: [datagrams, cancel, closing, zero_rtt, udp, shards, threads, shutdown]
     );
 }
 
@@ -69,7 +71,8 @@ mod narrow {
 fn far_away() -> Link {
     Link::new()
         .delay(Duration::from_millis(20))
-        .disorder(Duration::from_millis(5))
+        .jitter(Duration::from_millis(5))
+        .duplicate(0.05)
 }
 
 fn lossy() -> Link {
@@ -77,7 +80,6 @@ fn lossy() -> Link {
         .delay(Duration::from_millis(5))
         .bursts(0.01, 0.4)
         .duplicate(0.02)
-        .corrupt(0.01)
         .reorder(0.05, Duration::from_millis(3))
 }
 
