@@ -255,7 +255,9 @@ fn pass(now: Instant, from: &mut Host, to: &mut Host, mut tap: impl FnMut(&[u8])
 pub(crate) fn still_works(now: Instant, client: &mut Host, server: &mut Host) {
     use polyquic_core::Dir;
     let known: Vec<_> = server.conns.keys().copied().collect();
-    let config = client_config(PlainTls::default(), TransportConfig::default());
+    let mut config = client_config(PlainTls::default(), TransportConfig::default());
+    // That of the connection before may still be in use.
+    config.initial_dst_cid_provider(Arc::new(|| polyquic_core::ConnectionId::new(&[0xe; 8])));
     let ours = client.connect(now, config, server.addr);
     converse(now, client, server, |_, _| {});
     let machine = &mut client.conns.get_mut(&ours).expect("connected").machine;

@@ -80,6 +80,8 @@ pub(crate) struct Model {
     application_closed: bool,
     puppet_id: Vec<u8>,
     victim_id: Vec<u8>,
+    /// What the puppet offered besides.
+    puppet_ids: Vec<Vec<u8>>,
 }
 
 impl Model {
@@ -103,6 +105,7 @@ impl Model {
             application_closed: false,
             puppet_id: Vec::new(),
             victim_id: Vec::new(),
+            puppet_ids: Vec::new(),
         }
     }
 
@@ -241,6 +244,9 @@ impl Model {
             };
             if !packet.src_cid.is_empty() {
                 self.puppet_id = packet.src_cid.to_vec();
+                if !self.fuzzed {
+                    self.puppet_ids.push(self.puppet_id.clone());
+                }
             }
             if packet.kind != Kind::Short {
                 // That of the handshake is genuine; what comes later is not.
@@ -271,6 +277,8 @@ impl Model {
         match *frame {
             Frame::Padding | Frame::Ping | Frame::Blocked => {}
             Frame::PathChallenge | Frame::PathResponse(_) => {}
+            Frame::StreamBlocked(id) => self.legal &= self.puppet_may_send_on(id),
+            Frame::StreamsBlocked(limit) => self.legal &= limit <= 1 << 60,
             Frame::Ack {
                 largest,
                 smallest,
@@ -309,7 +317,9 @@ impl Model {
             Frame::HandshakeDone => self.legal &= self.side.is_client(),
             Frame::NewToken(token) => self.legal &= self.side.is_client() && !token.is_empty(),
             // Legal during the handshake, when it is genuine, and else hard to tell.
-            Frame::Crypto | Frame::NewConnectionId { .. } => {
+            Frame::Crypto => self.legal &= !self.fuzzed,
+            Frame::NewConnectionId(id) => {
+                self.puppet_ids.push(id.to_vec());
                 self.legal &= !self.fuzzed;
             }
             Frame::RetireConnectionId => {
@@ -407,6 +417,14 @@ impl Model {
         gone.fold(0, |sum, stream| sum.saturating_add(stream.highest))
     }
 
+    fn puppet_may_send_on(&self, id: u64) -> bool {
+        if id & 1 == u64::from(self.side.is_server()) {
+            id & 2 == 0 && self.opened.contains(&id)
+        } else {
+            id >> 2 < self.streams_allowed[usize::from(id & 2 != 0)]
+        }
+    }
+
     fn victim_may_send_on(&self, id: u64) -> bool {
         if id & 1 == u64::from(self.side.is_server()) {
             self.opened.contains(&id)
@@ -428,7 +446,17 @@ impl Model {
         let mut r = Reader(datagram);
         while !r.0.is_empty() {
             let before = r.clone();
-            let packet = packet(&mut r, CID_BYTES, TAG_BYTES);
+            // Ids that the fuzzer made up may have any length, and one may begin like another.
+            let ids = self
+                .puppet_ids
+                .iter()
+                .filter(|id| before.0[1..].starts_with(id));
+            let lengths: BTreeSet<_> = ids.map(Vec::len).collect();
+            if lengths.len() > 1 && before.0[0] & 0x80 == 0 {
+                return;
+            }
+            let cid_bytes = lengths.first().copied().unwrap_or(CID_BYTES);
+            let packet = packet(&mut r, cid_bytes, TAG_BYTES);
             let packet = packet.unwrap_or_else(|| panic!("malformed packet {:x?}", before.0));
             if packet.kind == Kind::Short {
                 let next = self.numbers.last().map_or(0, |last| last + 1);
@@ -511,7 +539,7 @@ impl Model {
                     );
                 }
             }
-            Frame::NewConnectionId { length } => assert_eq!(length, CID_BYTES),
+            Frame::NewConnectionId(id) => assert_eq!(id.len(), CID_BYTES),
             Frame::HandshakeDone | Frame::NewToken(_) => assert!(self.side.is_server()),
             _ => {}
         }

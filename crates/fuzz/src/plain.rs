@@ -335,13 +335,13 @@ pub(crate) fn seal_token(payload: &[u8], nonce: [u8; 16]) -> Vec<u8> {
     token
 }
 
-/// The payload and nonce of a token that [`seal_token`] or a server made.
-pub(crate) fn open_token(token: &[u8]) -> Option<(Vec<u8>, [u8; 16])> {
+/// The payload of a token that [`seal_token`] or a server made.
+pub(crate) fn open_token(token: &[u8]) -> Option<Vec<u8>> {
     let (sealed, nonce) = token.split_last_chunk::<16>()?;
     let mut sealed = sealed.to_vec();
     let payload = PlainTokens
         .aead_from_hkdf(nonce)
         .open(&mut sealed, &[])
         .ok()?;
-    Some((payload.to_vec(), *nonce))
+    Some(payload.to_vec())
 }

@@ -265,7 +265,8 @@ impl Stage {
             let (send, recv) = opened.expect("the connection lives");
             self.known
                 .borrow_mut()
-                .insert(key(send.id(), by_client), Known::default());
+                .entry(key(send.id(), by_client))
+                .or_default();
             self.readers.extend(recv.map(|recv| (recv, !by_client)));
             self.senders.push((send, by_client));
         }
@@ -287,7 +288,8 @@ impl Stage {
             if let Some(send) = send {
                 self.known
                     .borrow_mut()
-                    .insert(key(send.id(), by_client), Known::default());
+                    .entry(key(send.id(), by_client))
+                    .or_default();
                 self.senders.push((send, by_client));
             }
             self.readers.push((recv, !by_client));

@@ -18,15 +18,8 @@ const INVALID_TOKEN: u64 = 0x0b;
 
 /// What a token says.
 enum Content {
-    Retry {
-        address: SocketAddr,
-        issued: u64,
-    },
-    Validation {
-        ip: IpAddr,
-        issued: u64,
-        nonce: [u8; 16],
-    },
+    Retry { address: SocketAddr, issued: u64 },
+    Validation { ip: IpAddr, issued: u64 },
 }
 
 /// An address counts as validated if and only if the token in the packet is one of ours, for this
@@ -67,14 +60,16 @@ pub fn tokens(data: &[u8]) {
             let at = usize::from(c.byte()) % token.len();
             token[at] ^= 1 << c.below(8);
         }
-        let content = content(&token);
+        let read = content(&token);
         // Whoever has the key can date a token beyond what `SystemTime` holds, and then quinn-proto
         // panics. Nobody else can.
-        if let Some(Content::Retry { issued, .. } | Content::Validation { issued, .. }) = content
+        if let Some((Content::Retry { issued, .. } | Content::Validation { issued, .. }, _)) = read
             && issued > 1 << 40
         {
             continue;
         }
+        // With something after it, it is of no version that we know.
+        let content = read.and_then(|(content, complete)| complete.then_some(content));
         let dst_cid = [number; 8];
         let datagram = initial(&dst_cid, &token);
         let arrival = server.receive(now, remote, &datagram);
@@ -84,11 +79,12 @@ pub fn tokens(data: &[u8]) {
                 let good = address == remote && issued + RETRY_SECONDS >= DATE;
                 (good, !good, true)
             }
-            Some(Content::Validation { ip, issued, nonce }) => {
+            Some(Content::Validation { ip, issued }) => {
                 let good = ip == remote.ip() && issued + VALIDATION_SECONDS >= DATE;
-                let fresh = good && used.insert(nonce);
                 // The filter of used tokens may err, but not while it is empty.
-                (fresh, false, !fresh || used.len() == 1 && issued <= DATE)
+                let empty = used.is_empty();
+                let fresh = good && used.insert(token.clone());
+                (fresh, false, !fresh || empty && issued <= DATE)
             }
         };
         match arrival {
@@ -199,8 +195,9 @@ fn ip(r: &mut Reader<'_>) -> Option<IpAddr> {
     }
 }
 
-fn content(token: &[u8]) -> Option<Content> {
-    let (payload, nonce) = open_token(token)?;
+/// What a token says, and whether that is all of it.
+fn content(token: &[u8]) -> Option<(Content, bool)> {
+    let payload = open_token(token)?;
     let mut r = Reader(&payload);
     let seconds = |r: &mut Reader<'_>| Some(u64::from_be_bytes(r.take(8)?.try_into().ok()?));
     let content = match r.byte()? {
@@ -220,9 +217,8 @@ fn content(token: &[u8]) -> Option<Content> {
         1 => Content::Validation {
             ip: ip(&mut r)?,
             issued: seconds(&mut r)?,
-            nonce,
         },
         _ => return None,
     };
-    r.0.is_empty().then_some(content)
+    Some((content, r.0.is_empty()))
 }

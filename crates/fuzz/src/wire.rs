@@ -77,9 +77,9 @@ pub(crate) enum Frame<'a> {
         count: u64,
     },
     Blocked,
-    NewConnectionId {
-        length: usize,
-    },
+    StreamBlocked(u64),
+    StreamsBlocked(u64),
+    NewConnectionId(&'a [u8]),
     RetireConnectionId,
     PathChallenge,
     PathResponse([u8; 8]),
@@ -160,19 +160,22 @@ pub(crate) fn frame<'a>(r: &mut Reader<'a>) -> Option<Frame<'a>> {
             uni: kind == 0x13,
             count: r.varint()?,
         },
-        0x14 | 0x16 | 0x17 => {
+        0x14 => {
             r.varint()?;
             Frame::Blocked
         }
         0x15 => {
-            (r.varint()?, r.varint()?);
-            Frame::Blocked
+            let id = r.varint()?;
+            r.varint()?;
+            Frame::StreamBlocked(id)
         }
+        0x16 | 0x17 => Frame::StreamsBlocked(r.varint()?),
         0x18 => {
             (r.varint()?, r.varint()?);
             let length = usize::from(r.byte()?);
-            r.take(length + 16)?;
-            Frame::NewConnectionId { length }
+            let id = r.take(length)?;
+            r.take(16)?;
+            Frame::NewConnectionId(id)
         }
         0x19 => {
             r.varint()?;
