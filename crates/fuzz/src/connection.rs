@@ -3,9 +3,11 @@
 //! The handshake is made by two real machines without cryptography; then one of them is put away, and
 //! the fuzzer writes packets in its stead. A model reads everything that goes either way.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use bytes::Bytes;
 use polyquic_core::{Dir, Event, Instant, Side, StreamId, TransportConfig, VarInt};
-use std::time::Duration;
 
 use crate::cursor::Cursor;
 use crate::host::{Host, addr, client_config, converse, epoch, server_config, still_works};
@@ -62,6 +64,8 @@ struct Stage {
     /// The largest of these so far.
     latest: u32,
     payload: Vec<u8>,
+    /// Streams that the application accepted.
+    accepted: BTreeSet<StreamId>,
 }
 
 impl Stage {
@@ -101,6 +105,7 @@ impl Stage {
             number: 1000,
             latest: 0,
             payload: Vec::new(),
+            accepted: BTreeSet::new(),
         };
         assert!(!stage.conn().is_handshaking(), "established");
         stage.model.begin();
@@ -280,8 +285,10 @@ impl Stage {
             .map(StreamId::from)
             .expect("small");
         let us = self.side;
-        let sends = id.dir() == Dir::Bi || id.initiator() == us;
-        let receives = id.dir() == Dir::Bi || id.initiator() != us;
+        // Applications have no handle to a stream that they neither opened nor accepted.
+        let known = self.accepted.contains(&id) || self.model.is_open(id.into());
+        let sends = known && (id.dir() == Dir::Bi || id.initiator() == us);
+        let receives = known && (id.dir() == Dir::Bi || id.initiator() != us);
         match action % 10 {
             0..4 if receives => {
                 let (ordered, max) = (c.flag(), usize::from(c.byte()) * 32 + 1);
@@ -341,7 +348,7 @@ impl Stage {
                     let _ = stream.reset(VarInt::from_u32(9));
                 }
             }
-            _ => match c.below(16) {
+            _ => match c.below(12) {
                 0 => {
                     self.model.application_closed();
                     self.conn()
@@ -356,8 +363,12 @@ impl Stage {
                     let _ = self.conn().datagrams().send(data.into(), c.flag());
                 }
                 3 => self.conn().ping(),
-                4 => while self.conn().streams().accept(Dir::Bi).is_some() {},
-                5 => while self.conn().streams().accept(Dir::Uni).is_some() {},
+                4 | 5 => {
+                    let dir = if c.flag() { Dir::Bi } else { Dir::Uni };
+                    while let Some(id) = self.conn().streams().accept(dir) {
+                        assert!(self.accepted.insert(id), "{id} is accepted twice");
+                    }
+                }
                 _ => {
                     while let Some(datagram) = self.conn().datagrams().recv() {
                         self.model.datagram_delivered(&datagram);

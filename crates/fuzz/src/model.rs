@@ -145,6 +145,11 @@ impl Model {
         self.inbound.get(&id).is_some_and(|stream| stream.unordered)
     }
 
+    /// Whether the victim's application opened it.
+    pub(crate) fn is_open(&self, id: u64) -> bool {
+        self.opened.contains(&id)
+    }
+
     pub(crate) fn written(&self, id: u64) -> u64 {
         self.outbound.get(&id).map_or(0, |stream| stream.written)
     }
