@@ -141,8 +141,10 @@ impl Model {
         (smallest, largest)
     }
 
-    pub(crate) fn is_unordered(&self, id: u64) -> bool {
-        self.inbound.get(&id).is_some_and(|stream| stream.unordered)
+    /// Which way a stream was read before.
+    pub(crate) fn reads_in_order(&self, id: u64) -> Option<bool> {
+        let stream = self.inbound.get(&id)?;
+        (stream.unordered || stream.next > 0).then_some(!stream.unordered)
     }
 
     /// Whether the victim's application opened it.
