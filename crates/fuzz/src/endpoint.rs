@@ -182,7 +182,7 @@ impl Stage {
                     datagram.len() >= FULL,
                     "an attempt in a datagram that was not full"
                 );
-                self.pending.push(incoming);
+                self.pending.push(*incoming);
                 assert!(self.pending.len() <= MAX_INCOMING, "too many attempts wait");
             }
             Arrival::Connection => self.accounts.entry(from).or_default().moved += 1,

@@ -57,7 +57,7 @@ pub(crate) enum Arrival {
     Connection,
     /// Answered without any connection.
     Answered,
-    Incoming(Incoming),
+    Incoming(Box<Incoming>),
 }
 
 pub(crate) struct Host {
@@ -142,7 +142,7 @@ impl Host {
                 self.answer(&transmit, answer);
                 Arrival::Answered
             }
-            Some(DatagramEvent::NewConnection(incoming)) => Arrival::Incoming(incoming),
+            Some(DatagramEvent::NewConnection(incoming)) => Arrival::Incoming(Box::new(incoming)),
         }
     }
 
@@ -172,7 +172,7 @@ impl Host {
     /// Take in a datagram, accept whoever wants to connect, and drive everything.
     pub(crate) fn deliver(&mut self, now: Instant, from: SocketAddr, data: &[u8]) {
         if let Arrival::Incoming(incoming) = self.receive(now, from, data) {
-            self.accept(now, incoming);
+            self.accept(now, *incoming);
         }
         self.drive(now);
     }

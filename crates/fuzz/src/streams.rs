@@ -327,17 +327,14 @@ impl Stage {
             }
             6 if clear => {
                 known.written_at_most = start + count;
-                match self.world.attempt(steps, stream.write_all(&bytes)) {
-                    Some(Ok(())) => known.written = start + count,
-                    Some(Err(_)) | None => {}
+                let written = self.world.attempt(steps, stream.write_all(&bytes));
+                if matches!(written, Some(Ok(()))) {
+                    known.written = start + count;
                 }
             }
-            7 => {
-                // Before it, as the reader may see it at once.
-                if stream.finish().is_ok() {
-                    known.ends.push(End::Finished);
-                }
-            }
+            7 => known
+                .ends
+                .extend(stream.finish().is_ok().then_some(End::Finished)),
             8 if c.below(4) == 0 => {
                 let code = VarInt::from_u32(u32::from(c.byte()) + 1);
                 if stream.reset(code).is_ok() {
@@ -457,9 +454,7 @@ impl Stage {
                 }
             }
             20 if c.below(4) == 0 => {
-                if stream.stop(VarInt::from_u32(77)).is_ok() {
-                    known.stopped = true;
-                }
+                known.stopped |= stream.stop(VarInt::from_u32(77)).is_ok();
             }
             21 if c.below(8) == 0 => {
                 known.stopped = true;

@@ -101,7 +101,7 @@ pub fn tokens(data: &[u8]) {
                 assert!(!is || incoming.remote_address() == remote);
                 let mut answer = Vec::new();
                 match c.below(3) {
-                    0 => match server.endpoint.retry(incoming, &mut answer) {
+                    0 => match server.endpoint.retry(*incoming, &mut answer) {
                         Ok(transmit) => {
                             answer.truncate(transmit.size);
                             assert!(answer.len() <= datagram.len());
@@ -114,7 +114,7 @@ pub fn tokens(data: &[u8]) {
                         Err(error) => server.endpoint.ignore(error.into_incoming()),
                     },
                     1 => {
-                        server.accept(now, incoming);
+                        server.accept(now, *incoming);
                         server.drive(now);
                         let sent: usize = server.sent.drain(..).map(|sent| sent.data.len()).sum();
                         assert!(
@@ -122,7 +122,7 @@ pub fn tokens(data: &[u8]) {
                             "{sent} bytes before validation"
                         );
                     }
-                    _ => server.endpoint.ignore(incoming),
+                    _ => server.endpoint.ignore(*incoming),
                 }
                 seen.push(token);
             }

@@ -92,6 +92,14 @@ pub(crate) enum Frame<'a> {
     Extension,
 }
 
+/// Pass over so many integers.
+fn skip(r: &mut Reader<'_>, count: usize) -> Option<()> {
+    for _ in 0..count {
+        r.varint()?;
+    }
+    Some(())
+}
+
 /// The next frame of a packet's payload; `None` if it is malformed.
 pub(crate) fn frame<'a>(r: &mut Reader<'a>) -> Option<Frame<'a>> {
     Some(match r.varint()? {
@@ -107,7 +115,7 @@ pub(crate) fn frame<'a>(r: &mut Reader<'a>) -> Option<Frame<'a>> {
                     .checked_sub(r.varint()?)?;
             }
             if kind == 0x03 {
-                (r.varint()?, r.varint()?, r.varint()?);
+                skip(r, 3)?;
             }
             Frame::Ack {
                 largest,
@@ -171,7 +179,7 @@ pub(crate) fn frame<'a>(r: &mut Reader<'a>) -> Option<Frame<'a>> {
         }
         0x16 | 0x17 => Frame::StreamsBlocked(r.varint()?),
         0x18 => {
-            (r.varint()?, r.varint()?);
+            skip(r, 2)?;
             let length = usize::from(r.byte()?);
             let id = r.take(length)?;
             r.take(16)?;
@@ -206,7 +214,7 @@ pub(crate) fn frame<'a>(r: &mut Reader<'a>) -> Option<Frame<'a>> {
         0x30 => Frame::Datagram(r.take(r.0.len())?),
         0x31 => Frame::Datagram(r.counted()?),
         0xaf => {
-            (r.varint()?, r.varint()?, r.varint()?, r.varint()?);
+            skip(r, 4)?;
             Frame::Extension
         }
         0x1f => Frame::Extension,

@@ -15,12 +15,14 @@ struct Counting;
 
 // SAFETY: every call goes to the system's allocator as it came; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
+    // SAFETY: as the caller of an allocator promises.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE_BYTES.fetch_add(layout.size() as isize, Ordering::Relaxed);
         // SAFETY: the caller keeps to the same contract.
         unsafe { System.alloc(layout) }
     }
 
+    // SAFETY: as the caller of an allocator promises.
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE_BYTES.fetch_sub(layout.size() as isize, Ordering::Relaxed);
         // SAFETY: the caller keeps to the same contract.
