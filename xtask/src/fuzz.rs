@@ -20,7 +20,8 @@ usage: cargo xtask fuzz [TARGET...] [options]
   --seconds N    how long each target runs; default 60
   --minimise     afterwards, keep in crates/fuzz/corpus the fewest inputs that cover as much
   --address      with AddressSanitizer; about half as fast
-  --coverage     also print how much of the instrumented code each corpus reaches
+  --coverage     also print the share of edges that each target reached, and in the end the lines
+                 that the replayed corpora reach; the latter needs rustc's LLVM (apt-get install llvm-22)
 ";
 
 /// What a corpus may take in the repository, in bytes per target.
@@ -90,6 +91,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         }
     }
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    if options.coverage {
+        coverage()?;
+    }
     Ok(())
 }
 
@@ -339,6 +343,110 @@ fn minimise(directory: &Path, target: &str, corpus: &Path, grown: &Path) -> Resu
         fs::copy(&path, corpus.join(name))?;
     }
     fs::remove_dir_all(merged)?;
+    Ok(())
+}
+
+/// The major version of the LLVM in rustc.
+fn llvm_version() -> Result<String> {
+    let mut rustc = Command::new("rustc");
+    rustc.arg("-vV");
+    let text = command::output(rustc)?;
+    let version = text
+        .lines()
+        .find_map(|line| line.strip_prefix("LLVM version: "));
+    let major = version.and_then(|version| version.split('.').next());
+    Ok(major.context("rustc does not name its LLVM")?.to_owned())
+}
+
+/// A tool of LLVM that reads what rustc writes.
+fn llvm(tool: &str, version: &str) -> Result<String> {
+    let candidates = [
+        format!("{tool}-{version}"),
+        format!("/usr/lib/llvm-{version}/bin/{tool}"),
+        tool.to_owned(),
+    ];
+    for candidate in candidates {
+        let said = Command::new(&candidate).arg("--version").output();
+        let said = said.map(|it| String::from_utf8_lossy(&it.stdout).into_owned());
+        if said.is_ok_and(|text| text.contains(&format!("version {version}."))) {
+            return Ok(candidate);
+        }
+    }
+    bail!(
+        "there is no {tool} of LLVM {version}, which rustc is built on: apt-get install llvm-{version}"
+    )
+}
+
+/// The lines that the corpora reach when they are replayed.
+fn coverage() -> Result<()> {
+    let version = llvm_version()?;
+    let (profdata, cov) = (
+        llvm("llvm-profdata", &version)?,
+        llvm("llvm-cov", &version)?,
+    );
+    let target = command::root()?.join("target/coverage");
+    let (raw, merged) = (
+        target.join("replay.profraw"),
+        target.join("replay.profdata"),
+    );
+    fs::create_dir_all(&target)?;
+    let cargo = |arguments: &[&str]| -> Result<Command> {
+        let mut cargo =
+            command::cargo(&["test", "--package", "polyquic-fuzz", "--test", "replay"])?;
+        cargo
+            .args(arguments)
+            .arg("--target-dir")
+            .arg(&target)
+            .env("RUSTFLAGS", "-Cinstrument-coverage")
+            .env("CARGO_INCREMENTAL", "0")
+            .env("LLVM_PROFILE_FILE", &raw);
+        Ok(cargo)
+    };
+    let built = command::output(cargo(&["--no-run", "--message-format=json"])?)?;
+    let program = built
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|message| message["executable"].as_str().map(str::to_owned))
+        .next_back()
+        .context("cargo names no test program")?;
+    command::run(cargo(&["--quiet"])?)?;
+    let mut merge = Command::new(profdata);
+    merge
+        .args(["merge", "--sparse", "-o"])
+        .arg(&merged)
+        .arg(&raw);
+    command::run(merge)?;
+    let mut export = Command::new(cov);
+    export
+        .args(["export", "--summary-only", "--instr-profile"])
+        .arg(&merged)
+        .arg(program);
+    let report: serde_json::Value = serde_json::from_str(&command::output(export)?)?;
+    println!("\nLines that the corpora reach (tests within the files are not built in):");
+    for part in [
+        "crates/core/src",
+        "crates/endpoint/src",
+        "crates/cli/src",
+        "quinn-proto",
+    ] {
+        let (mut count, mut covered) = (0, 0);
+        for file in report["data"][0]["files"].as_array().into_iter().flatten() {
+            if file["filename"]
+                .as_str()
+                .is_some_and(|name| name.contains(part))
+            {
+                let lines = &file["summary"]["lines"];
+                count += lines["count"].as_u64().unwrap_or(0);
+                covered += lines["covered"].as_u64().unwrap_or(0);
+            }
+        }
+        if count > 0 {
+            println!(
+                "  {part:22} {covered:6} of {count:6}, {:.1} %",
+                covered as f64 * 100.0 / count as f64
+            );
+        }
+    }
     Ok(())
 }
 
