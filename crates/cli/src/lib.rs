@@ -1,12 +1,12 @@
 //! The `polyquic` program: serve and get files over QUIC, measure, and try every executor.
 //!
-//! A library only so that what reads input can be fuzzed as it is shipped ([`fuzzing`]); there is
+//! A library only so that what reads input can be fuzzed as it is shipped (`fuzzing`); there is
 //! nothing in it for other programs.
 //!
-//! Reading order: [`args`] is the command line; each command has a module of its name; [`exec`]
+//! Reading order: `args` is the command line; each command has a module of its name; `exec`
 //! starts the executor that was asked for, and is the only place that names one. What several
-//! commands share: [`server`] and [`connect`] (both ends of a connection), [`tls`], [`certs`] and
-//! [`sessions`] (trust), [`reload`] (new certificates while serving), [`files`] and [`sandbox`] (the disk), [`failure`] (exit codes).
+//! commands share: `server` and `connect` (both ends of a connection), `tls`, `certs` and
+//! `sessions` (trust), `reload` (new certificates while serving), `files` and `sandbox` (the disk), `failure` (exit codes).
 
 #![forbid(unsafe_code)]
 

@@ -4,7 +4,7 @@
 //! calls it (`cargo xtask fuzz`, the harness is in `fuzz/`), and so does a plain test with every input
 //! in `corpus/` and `regressions/`. What the targets check is listed in `docs/TESTING.md`.
 //!
-//! The machines under test are those that are shipped, but for [their cryptography](plain): packets
+//! The machines under test are those that are shipped, but for their cryptography (`plain.rs`): packets
 //! are neither encrypted nor authenticated, so that a fuzzer can write them, and a model read them.
 
 #![forbid(unsafe_code)]
