@@ -69,10 +69,10 @@ async fn connect(sim: &Sim, link: Link) -> Result<(Connection, Connection, [Endp
     Ok((ours?, theirs?, [connecting, listening]))
 }
 
-/// Whether a file of 200 lines arrives as it was sent.
+/// Whether a file of 90 lines arrives as it was sent.
 async fn arrives_intact(sim: &Sim, link: Link, bug: bool) -> Result<bool> {
     let (client, server, _endpoints) = connect(sim, link).await?;
-    let sent: Vec<String> = (0..200).map(|n| format!("line {n} of 200")).collect();
+    let sent: Vec<String> = (0..90).map(|n| format!("line {n} ").repeat(12)).collect();
     let receiving = async {
         match bug {
             true => receive_lines(&server, sent.len()).await,
@@ -105,7 +105,7 @@ fn a_bad_one_finds_it() {
     sim.capture();
     let link = Link::dsl().loss(0.02);
     assert!(!sim.run(arrives_intact(&sim, link, true)).unwrap());
-    assert!(sim.pcapng().len() > 100_000);
+    assert!(sim.pcapng().len() > 10_000);
 }
 
 #[test]
