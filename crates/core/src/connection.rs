@@ -13,6 +13,7 @@ use quinn_proto::{
 use crate::config::Additions;
 use crate::deferral::Deferral;
 use crate::gate::Gate;
+use crate::moves::Moves;
 use crate::{BatchSizer, HandshakeJob, Instant, crypto};
 
 /// One connection.
@@ -40,6 +41,8 @@ pub struct Connection {
     gates: [Option<Arc<Gate>>; 2],
     /// Whether the handshake is confirmed (RFC 9001 section 4.1.2), as far as was looked.
     confirmed: bool,
+    /// On servers, whose clients move.
+    moves: Moves,
 }
 
 impl Connection {
@@ -60,12 +63,34 @@ impl Connection {
             deferral: deferral.map(Box::new),
             gates: [Gate::take_built(), None],
             confirmed: false,
+            moves: Moves::default(),
         }
     }
 
     // Input
 
-    /// Take in what the endpoint routed here.
+    /// Take in a datagram of `bytes` from `from` that the endpoint routed here.
+    pub fn handle_datagram(&mut self, event: ConnectionEvent, from: SocketAddr, bytes: usize) {
+        if self.side().is_client() {
+            return self.handle_event(event);
+        }
+        let before = self.inner.remote_address();
+        let challenges = (from != before).then(|| self.inner.stats().frame_rx.path_challenge);
+        self.handle_event(event);
+        let remote = self.inner.remote_address();
+        if challenges.is_none() && self.moves.is_idle() || self.inner.is_handshaking() {
+            return;
+        }
+        let stats = self.inner.stats();
+        let probed = challenges.is_some_and(|before| stats.frame_rx.path_challenge > before);
+        if remote != before || probed {
+            self.moves.claimed(from, bytes, &stats);
+        } else {
+            self.moves.received(from, bytes, &stats);
+        }
+    }
+
+    /// Take in what the endpoint has to say, or a datagram of unknown size that it routed here.
     pub fn handle_event(&mut self, event: ConnectionEvent) {
         match &mut self.deferral {
             Some(deferral) if deferral.link.is_away() && !self.inner.is_closed() => {
@@ -139,9 +164,29 @@ impl Connection {
                 limit = 1;
             }
         }
-        let transmit = self.inner.poll_transmit(now, limit, buf)?;
+        let transmit = if self.moves.is_idle() {
+            self.inner.poll_transmit(now, limit, buf)?
+        } else {
+            self.transmit_to_unproved(now, buf)?
+        };
         self.batch.sent(datagrams(&transmit));
         Some(transmit)
+    }
+
+    /// The next datagram, if it may be sent to where it goes.
+    fn transmit_to_unproved(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
+        loop {
+            if !self.moves.may_send(self.inner.remote_address()) {
+                return None;
+            }
+            let transmit = self.inner.poll_transmit(now, 1, buf)?;
+            // An answer to a challenge goes to where that came from.
+            if self.moves.may_send(transmit.destination) {
+                self.moves.sent(transmit.destination, transmit.size);
+                return Some(transmit);
+            }
+            buf.clear();
+        }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.

@@ -54,6 +54,7 @@ mod endpoint;
 mod error;
 mod gate;
 mod header;
+mod moves;
 mod timers;
 mod tls;
 

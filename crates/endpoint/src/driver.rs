@@ -502,6 +502,7 @@ impl<R: Runtime> Driver<R> {
     /// Look whether this is a stateless reset of a connection of this shard's. It has been answered.
     fn handle_orphan(&mut self, data: BytesMut, meta: RecvMeta) {
         let now = self.shared.clock.now();
+        let bytes = data.len();
         let mut state = self.shared.lock();
         let mut unsent = Vec::new();
         let event = state
@@ -511,7 +512,9 @@ impl<R: Runtime> Driver<R> {
             && let Some(connection) = state.connection(handle)
         {
             let mut connection_state = lock(&connection.state);
-            connection_state.machine.handle_event(event);
+            connection_state
+                .machine
+                .handle_datagram(event, meta.peer, bytes);
             connection_state.handle_events(&mut self.woken);
             enqueue(&mut self.queue, connection, &mut connection_state);
         }
@@ -563,6 +566,7 @@ impl<R: Runtime> Driver<R> {
             while !data.is_empty() {
                 let datagram = data.split_to(meta.stride.clamp(1, data.len()));
                 datagrams += 1;
+                let bytes = datagram.len();
                 let orphan = match &self.shared.place {
                     Some(_) => Orphan::of(&datagram),
                     None => None,
@@ -591,7 +595,7 @@ impl<R: Runtime> Driver<R> {
                                 .map(|connection| (connection, lock(&connection.state)));
                         }
                         if let Some((_, state)) = &mut current {
-                            state.machine.handle_event(event);
+                            state.machine.handle_datagram(event, meta.peer, bytes);
                         }
                     }
                     Some(DatagramEvent::NewConnection(attempt)) => {

@@ -123,6 +123,7 @@ impl Host {
     /// Take in a datagram, without driving what it concerns.
     pub(crate) fn receive(&mut self, now: Instant, from: SocketAddr, data: &[u8]) -> Arrival {
         let mut answer = Vec::new();
+        let bytes = data.len();
         let data = BytesMut::from(data);
         match self
             .endpoint
@@ -135,7 +136,7 @@ impl Host {
                     .conns
                     .get_mut(&handle.0)
                     .expect("known to the endpoint");
-                conn.machine.handle_event(event);
+                conn.machine.handle_datagram(event, from, bytes);
                 Arrival::Connection
             }
             Some(DatagramEvent::Response(transmit)) => {

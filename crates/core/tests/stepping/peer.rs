@@ -155,7 +155,10 @@ impl Peer {
             None => {}
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 let index = self.slots[&handle.0];
-                self.touch(index).machine.handle_event(event);
+                let bytes = datagram.data.len();
+                self.touch(index)
+                    .machine
+                    .handle_datagram(event, datagram.from, bytes);
             }
             Some(DatagramEvent::Response(transmit)) => {
                 self.respond(now, &transmit, &response, link);
