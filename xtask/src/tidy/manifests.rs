@@ -42,6 +42,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "polyquic-sim",
         ],
     ),
+    ("polyquic-swarm", &["polyquic"]),
     // Whoever uses the library sees the facade, like any other user.
     ("polyquic-cli", &["polyquic"]),
     // The machines alone are what `cargo xtask icount` counts the instructions of.

@@ -1,0 +1,78 @@
+//! Servers send no more than three times what they received to an address that did not prove to
+//! receive (RFC 9000 section 8), as seen on their link.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use polyquic::sim::{Access, Packet, Verdict};
+
+use crate::model::Model;
+
+#[derive(Default)]
+struct Peer {
+    received: u64,
+    sent: u64,
+    validated: bool,
+}
+
+/// Count what goes through a server's link. `duplicates`: whether the way down delivers some packets
+/// twice, which the count does not see.
+pub(crate) fn watch(access: &Access, model: &Rc<Model>, duplicates: bool) {
+    let peers: Rc<RefCell<BTreeMap<(SocketAddr, SocketAddr), Peer>>> = Rc::default();
+    let known = peers.clone();
+    let copies = if duplicates { 2 } else { 1 };
+    access.filter_down(move |packet| {
+        let mut peers = known.borrow_mut();
+        let peer = peers.entry((packet.src, packet.dst)).or_default();
+        peer.received += packet.payload.len() as u64 * copies;
+        peer.validated |= validates(packet, peer.sent > 0);
+        Verdict::Pass
+    });
+    // The model knows hosts, which know the links, which know the filter.
+    let model = Rc::downgrade(model);
+    access.filter_up(move |packet| {
+        let mut peers = peers.borrow_mut();
+        let peer = peers.entry((packet.dst, packet.src)).or_default();
+        peer.sent += packet.payload.len() as u64;
+        if !peer.validated && peer.sent > 3 * peer.received {
+            let (sent, received) = (peer.sent, peer.received);
+            if let Some(model) = model.upgrade() {
+                let dst = packet.dst;
+                model.violation(
+                    "amplification",
+                    format_args!("{sent} bytes to {dst}, which sent {received}"),
+                );
+            }
+            peer.validated = true;
+        }
+        Verdict::Pass
+    });
+}
+
+/// Whether a packet may show that its sender receives: one with a token, a Handshake packet, or
+/// anything short, if it may be an answer.
+fn validates(packet: &Packet, answers: bool) -> bool {
+    let Some(&first) = packet.payload.first() else {
+        return false;
+    };
+    if first & 0x80 == 0 {
+        return answers;
+    }
+    match (first >> 4) & 3 {
+        0 => has_token(&packet.payload),
+        2 => true,
+        _ => false,
+    }
+}
+
+/// Whether an Initial packet carries a token (RFC 9000 section 17.2.2).
+fn has_token(payload: &[u8]) -> bool {
+    let read = || {
+        let dcid = *payload.get(5)? as usize;
+        let scid = *payload.get(6 + dcid)? as usize;
+        payload.get(7 + dcid + scid)
+    };
+    read().is_some_and(|length| *length != 0)
+}
