@@ -70,6 +70,9 @@ impl App {
         };
         let (send, recv) = streams;
         self.check_limit(record, both);
+        let mut plan = plan;
+        // Only so is it told, should that be rejected.
+        plan.there.confirm |= !record.established.get();
         let (ours, theirs) = (
             self.transport(record, self.side),
             self.transport(record, self.side.other()),
@@ -106,7 +109,7 @@ impl App {
         let open = halves
             .iter()
             .filter(|it| it.from == self.side && it.is_opener() && it.is_both() == both)
-            .filter(|it| it.reader.get() == crate::half::ReaderEnd::Open)
+            .filter(|it| !it.may_be_freed())
             .count() as u64
             + 1;
         // Rejected streams do not count, and are not known yet.

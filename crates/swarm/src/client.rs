@@ -45,7 +45,10 @@ struct Client {
     app: App,
     index: usize,
     endpoint: Endpoint,
-    config: ClientConfig,
+    /// By server, with sessions of their own: who remembers the transport parameters of one server
+    /// and meets another one, which rejects 0-RTT and has smaller windows, overruns these
+    /// (quinn-proto).
+    configs: Rc<Vec<ClientConfig>>,
     addrs: Rc<Vec<[std::net::IpAddr; 2]>>,
     interfaces: Rc<Vec<Interface>>,
 }
@@ -69,7 +72,7 @@ pub(crate) fn start(
             Err(error) => return this.model.violation("progress", error),
         };
         let client = Client {
-            config: config(&this, index),
+            configs: Rc::new(plan.servers.iter().map(|_| config(&this, index)).collect()),
             app: this.clone(),
             index,
             endpoint: endpoint.clone(),
@@ -119,7 +122,7 @@ impl Client {
             model.log(|| format!("{record}: client connects, attempt {attempt}"));
             let connecting =
                 self.endpoint
-                    .connect_with(self.config.clone(), (ip, PORT).into(), "localhost");
+                    .connect_with(self.configs[plan.server].clone(), (ip, PORT).into(), "localhost");
             let mut connecting = match connecting {
                 Ok(connecting) => connecting,
                 Err(error) => return model.violation("progress", error),
@@ -175,6 +178,8 @@ impl Client {
             let accepted = unless(Some(&record), accepted).await;
             app.model
                 .log(|| format!("{record}: 0-RTT accepted: {accepted:?}"));
+            record.rejected.set(accepted == Some(false));
+            record.changed.notify();
             if let (Some(_), Some(key)) = (accepted, key(&conn)) {
                 app.model.register(key, &record);
                 app.accept_all(&conn, Some(&record), key);

@@ -50,6 +50,8 @@ pub(crate) struct Half {
     pub(crate) got: Cell<u64>,
     /// The writer was told that the peer has everything.
     pub(crate) confirmed: Cell<bool>,
+    /// It was opened before the handshake was complete.
+    early: bool,
     /// More than this cannot be under way, in bytes.
     bound: u64,
 }
@@ -77,6 +79,7 @@ impl Half {
             written: Cell::new(0),
             got: Cell::new(0),
             confirmed: Cell::new(false),
+            early: !conn.established.get(),
             bound,
         });
         halves.push(half.clone());
@@ -216,9 +219,24 @@ impl Half {
             .is_some_and(|id| id.dir() == polyquic::Dir::Bi)
     }
 
+    /// Whether the reader's stack may have forgotten it: the application learns of the end at its next
+    /// read.
+    pub(crate) fn may_be_freed(&self) -> bool {
+        let whole = self.got.get() == self.written.get();
+        self.reader.get() != ReaderEnd::Open
+            || match self.writer.get() {
+                WriterEnd::Open => false,
+                WriterEnd::Finished => whole,
+                _ => true,
+            }
+    }
+
     pub(crate) fn is_settled(&self) -> bool {
         let (writer, reader) = (self.writer.get(), self.reader.get());
-        writer == WriterEnd::Rejected || (writer != WriterEnd::Open && reader != ReaderEnd::Open)
+        writer == WriterEnd::Rejected
+            || reader == ReaderEnd::Rejected
+            || (self.early && self.conn.rejected.get())
+            || (writer != WriterEnd::Open && reader != ReaderEnd::Open)
     }
 
     /// What must hold when everything is over.
@@ -230,6 +248,12 @@ impl Half {
         let crashed = model.was_cut_short(&self.conn, Side::Client)
             || model.was_cut_short(&self.conn, Side::Server);
         let complete = matches!(reader, ReaderEnd::Finished);
+        // The stack acknowledges 0-RTT data, but the application only gets connections whose
+        // handshake is complete.
+        let complete = complete
+            || (self.from == Side::Client
+                && self.conn.early.get()
+                && self.conn.end(Side::Server).is_none());
         if self.confirmed.get() && self.plan.read_end == End::Regular && !complete && !crashed {
             let got = self.got.get();
             model.violation(

@@ -2,7 +2,7 @@
 //! not touch it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -74,6 +74,9 @@ pub(crate) struct Conn {
     /// Whether 0-RTT was tried.
     pub(crate) early: Cell<bool>,
     pub(crate) established: Cell<bool>,
+    key: Cell<Option<Key>>,
+    /// 0-RTT was rejected.
+    pub(crate) rejected: Cell<bool>,
     /// The server is to close it.
     pub(crate) please_close: Cell<bool>,
     /// The client drops its handles.
@@ -167,6 +170,8 @@ pub(crate) struct Model {
     pub(crate) halves: RefCell<Vec<Rc<Half>>>,
     pub(crate) connections: RefCell<Vec<Rc<Conn>>>,
     keys: RefCell<BTreeMap<Key, Rc<Conn>>>,
+    /// Handshakes that servers completed.
+    pub(crate) attended: RefCell<BTreeSet<Key>>,
     unknown: RefCell<Vec<Unknown>>,
     violations: RefCell<Vec<String>>,
     /// Known faults of others that were met.
@@ -194,6 +199,7 @@ impl Model {
             halves: RefCell::default(),
             connections: RefCell::default(),
             keys: RefCell::default(),
+            attended: RefCell::default(),
             unknown: RefCell::default(),
             violations: RefCell::default(),
             known: Cell::default(),
@@ -290,6 +296,8 @@ impl Model {
             codes: Default::default(),
             early: Cell::new(false),
             established: Cell::new(false),
+            key: Cell::new(None),
+            rejected: Cell::new(false),
             please_close: Cell::new(false),
             letting_go: Cell::new(false),
             pushes: Cell::new(0),
@@ -302,6 +310,7 @@ impl Model {
     /// The client knows the connection's key.
     pub(crate) fn register(&self, key: Key, conn: &Rc<Conn>) {
         conn.established.set(true);
+        conn.key.set(Some(key));
         self.keys.borrow_mut().insert(key, conn.clone());
         let unknown = self.unknown.take();
         for it in unknown {
@@ -364,14 +373,20 @@ impl Model {
                 excused || conn.early.get()
             }
             ConnectionError::Reset => {
+                // Of the server: if it gave the handshake up, nobody else is told.
+                let attended = self.attended.borrow();
+                let known = conn.key.get().is_some_and(|key| attended.contains(&key));
                 gone || !codes.is_empty()
                     || self.shutdown.get()
+                    || (side == Side::Client && !known)
                     || conn.end(other) == Some(ConnectionError::TimedOut)
             }
             ConnectionError::ConnectionClosed(close) => {
                 let refused = self.refused.get() || self.shutdown.get();
                 match close.error_code {
                     TransportErrorCode::CONNECTION_REFUSED => refused,
+                    // Of a server that has another key since it crashed.
+                    TransportErrorCode::INVALID_TOKEN => self.life(Side::Server, conn.server) > 0,
                     // Closed by an application during the handshake (RFC 9000 section 10.2.3).
                     TransportErrorCode::APPLICATION_ERROR => {
                         !codes.is_empty() || self.shutdown.get()

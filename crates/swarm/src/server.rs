@@ -111,7 +111,10 @@ impl App {
             Err(error) => {
                 self.model
                     .log(|| format!("a handshake failed at the server: {error}"));
-                if matches!(error, ConnectionError::TransportError(_)) {
+                // So it calls a first packet that was damaged on its way.
+                let damaged = self.plan.corrupts()
+                    && matches!(&error, ConnectionError::TransportError(it) if it.reason == "authentication failed");
+                if matches!(error, ConnectionError::TransportError(_)) && !damaged {
                     let what = format_args!("a handshake: {error}");
                     self.model.violation("errors", what);
                 }
@@ -121,6 +124,7 @@ impl App {
         let Some(key) = key(&conn) else {
             return self.model.violation("errors", "a handshake without keys");
         };
+        self.model.attended.borrow_mut().insert(key);
         self.accept_all(&conn, None, key);
         let error = self.watch(&conn, key).await;
         if let Some(record) = self.model.by_key(&key) {

@@ -19,7 +19,7 @@ pub(crate) struct LinkPlan {
     loss: f64,
     bursts: Option<(f64, f64)>,
     pub(crate) duplicate: f64,
-    corrupt: f64,
+    pub(crate) corrupt: f64,
     reorder: Option<(f64, Duration)>,
     mtu: Option<(u16, bool)>,
     mark: f64,
