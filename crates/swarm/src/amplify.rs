@@ -33,6 +33,8 @@ struct Peer {
 pub(crate) fn watch(access: &Access, model: &Rc<Model>, duplicates: bool) {
     let peers: Rc<RefCell<BTreeMap<(SocketAddr, SocketAddr), Peer>>> = Rc::default();
     let known = peers.clone();
+    // The model knows hosts, which know the links, which know the filter.
+    let watching = Rc::downgrade(model);
     let copies = if duplicates { 2 } else { 1 };
     access.filter_down(move |packet| {
         let mut peers = known.borrow_mut();
@@ -43,14 +45,21 @@ pub(crate) fn watch(access: &Access, model: &Rc<Model>, duplicates: bool) {
         }
         peer.received += packet.payload.len() as u64 * copies;
         peer.validated |= validates(packet, peer.sent > 0);
+        if let Some(model) = watching.upgrade() {
+            let (received, sent, validated) = (peer.received, peer.sent, peer.validated);
+            model.log(|| format!("  in  {packet:?} {:02x?}: {received} {sent} {validated}", packet.payload.first()));
+        }
         Verdict::Pass
     });
-    // The model knows hosts, which know the links, which know the filter.
     let model = Rc::downgrade(model);
     access.filter_up(move |packet| {
         let mut peers = peers.borrow_mut();
         let peer = peers.entry((packet.dst, packet.src)).or_default();
         peer.sent += packet.payload.len() as u64;
+        if let Some(model) = model.upgrade() {
+            let (received, sent, validated) = (peer.received, peer.sent, peer.validated);
+            model.log(|| format!("  out {packet:?} {:02x?}: {received} {sent} {validated}", packet.payload.first()));
+        }
         if !peer.validated && peer.sent > 3 * peer.received + peer.excess {
             let (sent, received) = (peer.sent, peer.received);
             if let Some(model) = model.upgrade() {

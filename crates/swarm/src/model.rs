@@ -385,8 +385,9 @@ impl Model {
                 let refused = self.refused.get() || self.shutdown.get();
                 match close.error_code {
                     TransportErrorCode::CONNECTION_REFUSED => refused,
-                    // Of a server that has another key since it crashed.
-                    TransportErrorCode::INVALID_TOKEN => self.life(Side::Server, conn.server) > 0,
+                    // Of a server that has another key since it crashed, or when the client's
+                    // address changed since the Retry.
+                    TransportErrorCode::INVALID_TOKEN => !self.calm,
                     // Closed by an application during the handshake (RFC 9000 section 10.2.3).
                     TransportErrorCode::APPLICATION_ERROR => {
                         !codes.is_empty() || self.shutdown.get()

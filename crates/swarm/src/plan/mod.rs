@@ -163,6 +163,11 @@ impl HostPlan {
             (LinkPlan::draw(dice, harsh), LinkPlan::draw(dice, harsh))
         };
         let (first, second) = (link(), link());
+        let mut transport = TransportPlan::draw(dice);
+        if !calm {
+            // Who only waits, and waits forever, does not notice that the other side is gone.
+            transport.idle = transport.idle.or(Some(Duration::from_secs(40)));
+        }
         Self {
             place,
             link: first,
@@ -173,7 +178,7 @@ impl HostPlan {
             ppm: dice
                 .maybe(0.3, |it| it.range(0, 1000) as i64 - 500)
                 .unwrap_or(0),
-            transport: TransportPlan::draw(dice),
+            transport,
         }
     }
 
