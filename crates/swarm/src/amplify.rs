@@ -39,10 +39,9 @@ pub(crate) fn watch(access: &Access, model: &Rc<Model>, duplicates: bool) {
     access.filter_down(move |packet| {
         let mut peers = known.borrow_mut();
         let peer = peers.entry((packet.src, packet.dst)).or_default();
-        if peer.received == 0 {
-            let migrates = packet.payload.first().is_some_and(|it| it & 0x80 == 0);
-            peer.excess = DATAGRAM_BYTES * if migrates { 1 + MTU_PROBES } else { 1 };
-        }
+        // For each connection that may begin, or migrate.
+        let migrates = packet.payload.first().is_some_and(|it| it & 0x80 == 0);
+        peer.excess += DATAGRAM_BYTES * if migrates { 1 + MTU_PROBES } else { 1 };
         peer.received += packet.payload.len() as u64 * copies;
         peer.validated |= validates(packet, peer.sent > 0);
         if let Some(model) = watching.upgrade() {

@@ -14,7 +14,7 @@ use crate::half::Half;
 use crate::model::{Conn, Key, Model, Side};
 use crate::plan::Plan;
 use crate::plan::transport::TransportPlan;
-use crate::plan::work::{StreamPlan, TaskPlan};
+use crate::plan::work::{End, StreamPlan, TaskPlan};
 use crate::streams::{identify, patiently, pause, read, write};
 
 /// Bytes of a datagram before its contents.
@@ -71,8 +71,17 @@ impl App {
         let (send, recv) = streams;
         self.check_limit(record, both);
         let mut plan = plan;
-        // Only so is it told, should that be rejected.
-        plan.there.confirm |= !record.established.get();
+        if !record.established.get() {
+            // Only so is it told, should that be rejected.
+            plan.there.confirm = true;
+            // After a Retry, quinn-proto does not send the end of an empty early stream again.
+            plan.there.size = plan.there.size.max(8);
+            plan.there.write_end = match plan.there.write_end {
+                End::Code(0) => End::Code(8),
+                End::Drop(0) => End::Drop(8),
+                end => end,
+            };
+        }
         let (ours, theirs) = (
             self.transport(record, self.side),
             self.transport(record, self.side.other()),
