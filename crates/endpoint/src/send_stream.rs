@@ -145,6 +145,11 @@ impl SendStream {
                 Poll::Ready(Ok(written))
             }
             Err(core::WriteError::Blocked) => {
+                // The machine looks at the send window before it looks at the stream. What a stopped
+                // stream has buffered may be all of that window, and never be sent.
+                if let Ok(Some(code)) = state.machine.send_stream(self.id).stopped() {
+                    return Poll::Ready(Err(WriteError::Stopped(code)));
+                }
                 state.writers.insert(self.id, cx.waker().clone());
                 // The peer may have to be told that we are blocked (RFC 9000 section 4.1).
                 state.touch();

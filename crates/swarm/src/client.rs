@@ -7,7 +7,7 @@ use std::sync::Arc;
 use polyquic::crypto::rustls::QuicClientConfig;
 use polyquic::sim::{Interface, identity};
 use polyquic::{
-    ClientConfig, Connection, ConnectionError, Endpoint, VarInt, ZeroRttAccepted, rustls, sleep,
+    ClientConfig, Connection, Endpoint, VarInt, ZeroRttAccepted, rustls, sleep,
     timeout,
 };
 
@@ -193,6 +193,7 @@ impl Client {
             let (app, conn, record) = (app.clone(), conn.clone(), record.clone());
             self.app.spawn(format!("{record}: watched"), async move {
                 if let Some(error) = unless(Some(&record), conn.closed()).await {
+                    app.model.log(|| format!("{record}: {:?}", conn.stats()));
                     app.model.connection_ended(&record, Side::Client, &error);
                 }
             });

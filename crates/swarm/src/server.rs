@@ -128,6 +128,7 @@ impl App {
         self.accept_all(&conn, None, key);
         let error = self.watch(&conn, key).await;
         if let Some(record) = self.model.by_key(&key) {
+            self.model.log(|| format!("{record}: {:?}", conn.stats()));
             self.model.connection_ended(&record, Side::Server, &error);
         }
     }
