@@ -412,14 +412,14 @@ impl Drop for RecvStream {
             return;
         }
         let mut state = self.conn.lock();
+        if self.is_0rtt && state.zero_rtt_rejected() {
+            // Another stream may have this id by now, and a waker under it.
+            return;
+        }
         if self.waiting {
             state.readers.remove(&self.id);
         }
-        if self.ended
-            || self.reset.is_some()
-            || state.error.is_some()
-            || (self.is_0rtt && state.zero_rtt_rejected())
-        {
+        if self.ended || self.reset.is_some() || state.error.is_some() {
             return;
         }
         let code = VarInt::from_u32(0);

@@ -265,14 +265,15 @@ impl SendStream {
 impl Drop for SendStream {
     fn drop(&mut self) {
         let mut state = self.conn.lock();
+        if self.is_0rtt && state.zero_rtt_rejected() {
+            // Another stream may have this id by now, and a waker under it.
+            return;
+        }
         if self.waiting {
             state.writers.remove(&self.id);
         }
         // On a connection that is being closed, too, as long as it waits for what was finished.
-        if self.progress != Progress::Open
-            || state.machine.is_closed()
-            || (self.is_0rtt && state.zero_rtt_rejected())
-        {
+        if self.progress != Progress::Open || state.machine.is_closed() {
             return;
         }
         let mut stream = state.machine.send_stream(self.id);
@@ -319,9 +320,15 @@ impl Future for Stopped {
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        if self.ticket.is_registered()
-            && let Some(set) = self.inner.lock().stopped.get_mut(&self.id)
-        {
+        if !self.ticket.is_registered() {
+            return;
+        }
+        let mut state = self.inner.lock();
+        if self.is_0rtt && state.zero_rtt_rejected() {
+            // Another stream may have this id by now, and a waker in the same place.
+            return;
+        }
+        if let Some(set) = state.stopped.get_mut(&self.id) {
             set.deregister(&mut self.ticket);
         }
     }

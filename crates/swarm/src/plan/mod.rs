@@ -164,7 +164,10 @@ impl HostPlan {
         };
         let (first, second) = (link(), link());
         let mut transport = TransportPlan::draw(dice);
-        if !calm {
+        if calm {
+            // Applications pause for less than that.
+            transport.idle = transport.idle.map(|it| it.max(Duration::from_secs(20)));
+        } else {
             // Who only waits, and waits forever, does not notice that the other side is gone.
             transport.idle = transport.idle.or(Some(Duration::from_secs(40)));
         }
