@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{command, demo, metadata, test, tidy};
+use crate::{command, demo, metadata, sim, test, tidy};
 
 /// Enough to leave the first congestion window behind on every pair of executors.
 const DEMO_FILE_BYTES: usize = 4 << 20;
@@ -63,6 +63,11 @@ const CHECKS: &[Check] = &[
         name: "demo",
         why: "the README's first command moves a file between every pair of executors",
         run: demonstrate,
+    },
+    Check {
+        name: "sim",
+        why: "random simulations, other ones each time, hold what they must",
+        run: || sim::run(&["--minutes".into(), "1".into()]),
     },
 ];
 

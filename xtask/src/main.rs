@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask test | ci | tidy | bench | icount | demo`.
+//! The project's commands: `cargo xtask test | ci | tidy | bench | icount | demo | sim`.
 //!
 //! Everything that a contributor or a machine has to run is here rather than in shell scripts or
 //! in one CI system's language, so that it is the same for both, and type-checked.
@@ -11,6 +11,7 @@ mod command;
 mod demo;
 mod icount;
 mod metadata;
+mod sim;
 mod test;
 mod tidy;
 
@@ -29,6 +30,7 @@ usage: cargo xtask COMMAND
   bench [...]    measure against other QUIC stacks; `cargo xtask bench --help` lists the options
   icount [...]   count the instructions of the protocol machines; needs valgrind
   demo [FILE]    move FILE between every pair of executors and print a table
+  sim [...]      random simulations; `--minutes M`, `--seed N` replays one, `--help` lists the options
 ";
 
 fn main() -> ExitCode {
@@ -53,6 +55,7 @@ fn run(command: &str, arguments: Vec<String>) -> Result<()> {
         "bench" => bench::run(&arguments),
         "icount" => icount::run(&arguments),
         "demo" => demo::run(&arguments),
+        "sim" => sim::run(&arguments),
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use polyquic::crypto::rustls::QuicClientConfig;
 use polyquic::sim::{Interface, identity};
 use polyquic::{
-    ClientConfig, Connection, Endpoint, VarInt, ZeroRttAccepted, rustls, sleep,
-    timeout,
+    ClientConfig, Connection, Endpoint, VarInt, ZeroRttAccepted, rustls, sleep, timeout,
 };
 
 use crate::app::{App, key, unless};
@@ -120,9 +119,11 @@ impl Client {
             let record = model.connect(self.index, plan.server);
             model.operation();
             model.log(|| format!("{record}: client connects, attempt {attempt}"));
-            let connecting =
-                self.endpoint
-                    .connect_with(self.configs[plan.server].clone(), (ip, PORT).into(), "localhost");
+            let connecting = self.endpoint.connect_with(
+                self.configs[plan.server].clone(),
+                (ip, PORT).into(),
+                "localhost",
+            );
             let mut connecting = match connecting {
                 Ok(connecting) => connecting,
                 Err(error) => return model.violation("progress", error),

@@ -6,7 +6,7 @@ use crate::plan::Kind;
 use crate::world::World;
 
 /// Jain's index of equal streams of one connection, which take turns, at least.
-pub(crate) const STREAMS: f64 = 0.95;
+pub(crate) const STREAMS: f64 = 0.85;
 
 /// The same of equal connections of CUBIC through one drop-tail queue, after half of the transfer:
 /// how loss hits them is chance.
