@@ -17,7 +17,7 @@ use crate::model::Model;
 const DATAGRAM_BYTES: u64 = 1452;
 
 /// Datagrams to an address that a client migrates to or from, beyond the limit.
-const MIGRATION_DATAGRAMS: u64 = 3;
+const MIGRATION_DATAGRAMS: u64 = 4;
 
 #[derive(Default)]
 struct Peer {
@@ -40,6 +40,18 @@ pub(crate) fn watch(access: &Access, model: &Rc<Model>, duplicates: bool) {
     let handshake = copies;
     access.filter_down(move |packet| {
         let mut peers = known.borrow_mut();
+        // quinn-proto counts what comes for a connection that shakes hands, from wherever it comes,
+        // as if it came from where the connection began: after a NAT's rebinding, this does.
+        let fresh = !peers.contains_key(&(packet.src, packet.dst));
+        let long = packet.payload.first().is_some_and(|it| it & 0x80 != 0);
+        let elsewhere = peers
+            .iter_mut()
+            .filter(|((src, _), peer)| long && peer.sent > 0 && *src != packet.src)
+            .filter(|((src, _), _)| fresh || src.ip() == packet.src.ip());
+        for (_, peer) in elsewhere {
+            peer.received += packet.payload.len() as u64 * copies;
+            peer.validated |= validates(packet, false);
+        }
         let peer = peers.entry((packet.src, packet.dst)).or_default();
         // For each connection that may begin, or migrate.
         let migrates = packet.payload.first().is_some_and(|it| it & 0x80 == 0);

@@ -74,8 +74,8 @@ pub fn run(plan: &Plan, verbose: bool, capture: Option<&Path>) -> Outcome {
             eprintln!("cannot write {}: {error}", path.display());
         }
     }
-    let halves = world.model.halves.borrow();
-    Outcome {
+    let halves = world.model.halves.take();
+    let outcome = Outcome {
         violations: world.model.violations(),
         polls: world.sim.polls(),
         packets: world.sim.packets(),
@@ -88,7 +88,12 @@ pub fn run(plan: &Plan, verbose: bool, capture: Option<&Path>) -> Outcome {
         bytes: halves.iter().map(|it| it.got.get()).sum(),
         known: world.model.known.get(),
         fairness: world.model.fairness.get(),
+    };
+    // Connections know their streams, which know their connections.
+    for conn in world.model.connections.borrow().iter() {
+        conn.halves.take();
     }
+    outcome
 }
 
 /// The smallest part of a plan that still fails in the same way, by leaving out what can be left out,
