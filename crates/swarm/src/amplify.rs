@@ -17,7 +17,7 @@ use crate::model::Model;
 const DATAGRAM_BYTES: u64 = 1452;
 
 /// Datagrams to an address that a client migrates to or from, beyond the limit.
-const MIGRATION_DATAGRAMS: u64 = 4;
+const MIGRATION_DATAGRAMS: u64 = 8;
 
 #[derive(Default)]
 struct Peer {
