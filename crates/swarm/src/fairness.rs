@@ -6,7 +6,7 @@ use crate::plan::Kind;
 use crate::world::World;
 
 /// Jain's index of equal streams of one connection, which take turns, at least.
-pub(crate) const STREAMS: f64 = 0.85;
+pub(crate) const STREAMS: f64 = 0.8;
 
 /// The same of equal connections of CUBIC through one drop-tail queue, after half of the transfer:
 /// how loss hits them is chance.
@@ -35,7 +35,7 @@ pub(crate) async fn watch(world: &World) {
         .log(|| format!("shares of {kind}: {got:?}, index {index:.3}"));
     world.model.fairness.set(Some(index));
     // Not NaN, either: something must have arrived.
-    if !(index >= bound) {
+    if index.is_nan() || index < bound {
         world.model.violation(
             "fairness",
             format_args!("index {index:.3} of {kind}, at least {bound}: {got:?}"),

@@ -69,10 +69,10 @@ pub fn run(plan: &Plan, verbose: bool, capture: Option<&Path>) -> Outcome {
         let text = text.unwrap_or("with something else than text");
         world.model.violation("panics", text);
     }
-    if let Some(path) = capture {
-        if let Err(error) = std::fs::write(path, world.sim.pcapng()) {
-            eprintln!("cannot write {}: {error}", path.display());
-        }
+    if let Some(path) = capture
+        && let Err(error) = std::fs::write(path, world.sim.pcapng())
+    {
+        eprintln!("cannot write {}: {error}", path.display());
     }
     let halves = world.model.halves.take();
     let outcome = Outcome {

@@ -218,10 +218,10 @@ impl World {
 
     fn step(&self, fault: &Fault, begins: bool, crashed: &mut BTreeMap<Node, u32>) {
         match &fault.what {
-            What::Link(node, up, down) => {
+            What::Link(node, both) => {
                 let access = self.access(*node);
                 match begins {
-                    true => set(&access, &(up.clone(), down.clone())),
+                    true => set(&access, both),
                     false => set(&access, self.link(*node)),
                 }
             }

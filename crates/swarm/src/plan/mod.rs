@@ -110,7 +110,8 @@ pub(crate) struct Fault {
 
 #[derive(Debug, Clone)]
 pub(crate) enum What {
-    Link(Node, LinkPlan, LinkPlan),
+    /// Up, down.
+    Link(Node, Box<(LinkPlan, LinkPlan)>),
     /// Up, down.
     Cut(Node, bool, bool),
     Rebind(usize),
@@ -328,11 +329,11 @@ impl Plan {
         nodes.extend((0..self.nats.len()).map(Node::Nat));
         for _ in 0..dice.range(0, 10) {
             let what = match dice.range(0, 9) {
-                0..=1 => What::Link(
-                    dice.pick(&nodes),
-                    LinkPlan::draw(dice, true),
-                    LinkPlan::draw(dice, true),
-                ),
+                0..=1 => {
+                    let node = dice.pick(&nodes);
+                    let up = LinkPlan::draw(dice, true);
+                    What::Link(node, Box::new((up, LinkPlan::draw(dice, true))))
+                }
                 2..=4 => {
                     let (up, down) = dice.pick(&[(true, true), (true, false), (false, true)]);
                     What::Cut(dice.pick(&nodes), up, down)
@@ -481,7 +482,7 @@ impl Plan {
             .chain(self.nats.iter().map(|it| &it.link));
         let both = hosts.flatten().chain(between).flat_map(|it| [&it.0, &it.1]);
         both.chain(self.faults.iter().flat_map(|it| match &it.what {
-            What::Link(_, up, down) => vec![up, down],
+            What::Link(_, both) => vec![&both.0, &both.1],
             _ => Vec::new(),
         }))
     }

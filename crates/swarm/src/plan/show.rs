@@ -29,7 +29,8 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "at {:?}: ", self.at)?;
         match &self.what {
-            What::Link(node, up, down) => {
+            What::Link(node, both) => {
+                let (up, down) = &**both;
                 write!(f, "link of {node:?} becomes: up {up}; down {down}")?;
             }
             What::Cut(node, up, down) => write!(f, "cut of {node:?}, up {up}, down {down}")?,

@@ -56,7 +56,7 @@ pub(crate) struct StreamPlan {
     /// Before the next one.
     pub(crate) gap: Duration,
     /// Streams that the server opens when it has got to know this one.
-    pub(crate) pushes: Vec<StreamPlan>,
+    pub(crate) pushes: Vec<Self>,
 }
 
 #[derive(Debug, Clone)]
