@@ -14,6 +14,7 @@ mod fuzz;
 mod icount;
 mod metadata;
 mod schedules;
+mod sim;
 mod test;
 mod tidy;
 
@@ -35,6 +36,7 @@ usage: cargo xtask COMMAND
   sanitize       the tests of the code that is unsafe, with AddressSanitizer
   demo [FILE]    move FILE between every pair of executors and print a table
   schedules [...] run the driver and its handles under many schedules of threads; --help
+  sim [...]      random simulations; `--minutes M`, `--seed N` replays one, `--help` lists the options
 ";
 
 fn main() -> ExitCode {
@@ -62,6 +64,7 @@ fn run(command: &str, arguments: Vec<String>) -> Result<()> {
         "icount" => icount::run(&arguments),
         "demo" => demo::run(&arguments),
         "schedules" => schedules::run(&arguments),
+        "sim" => sim::run(&arguments),
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

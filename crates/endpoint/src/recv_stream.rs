@@ -36,6 +36,8 @@ pub struct RecvStream {
     stopped: bool,
     /// Read from out of order before.
     unordered: bool,
+    /// The machine has been told of that.
+    switched: bool,
     /// A reset that came along with data and is reported next.
     reset: Option<VarInt>,
     /// Whether a waker of ours may be registered.
@@ -51,6 +53,7 @@ impl RecvStream {
             ended: false,
             stopped: false,
             unordered: false,
+            switched: false,
             reset: None,
             waiting: false,
         }
@@ -247,10 +250,22 @@ impl RecvStream {
         max_length: usize,
         ordered: bool,
     ) -> Poll<Result<Option<Chunk>, ReadError>> {
-        self.poll_read_with(cx, ordered, |chunks| match chunks.next(max_length) {
+        let next = |chunks: &mut Chunks<'_>| match chunks.next(max_length) {
             Ok(Some(chunk)) => Outcome::Read(chunk),
             end => Outcome::new(None, end.err()),
-        })
+        };
+        if !ordered && !self.switched {
+            // First whatever comes in order. When it switches, quinn-proto hands out again what it
+            // has received twice and of which the first copy was read.
+            self.unordered = false;
+            let polled = self.poll_read_with(cx, true, next);
+            self.unordered = true;
+            if polled.is_ready() {
+                return polled;
+            }
+            self.switched = true;
+        }
+        self.poll_read_with(cx, ordered, next)
     }
 
     /// Append what there is to `whole`, in order, at most `limit` bytes; `None` at the end.
@@ -412,14 +427,14 @@ impl Drop for RecvStream {
             return;
         }
         let mut state = self.conn.lock();
+        if self.is_0rtt && state.zero_rtt_rejected() {
+            // Another stream may have this id by now, and a waker under it.
+            return;
+        }
         if self.waiting {
             state.readers.remove(&self.id);
         }
-        if self.ended
-            || self.reset.is_some()
-            || state.error.is_some()
-            || (self.is_0rtt && state.zero_rtt_rejected())
-        {
+        if self.ended || self.reset.is_some() || state.error.is_some() {
             return;
         }
         let code = VarInt::from_u32(0);

@@ -145,6 +145,11 @@ impl SendStream {
                 Poll::Ready(Ok(written))
             }
             Err(core::WriteError::Blocked) => {
+                // The machine looks at the send window before it looks at the stream. What a stopped
+                // stream has buffered may be all of that window, and never be sent.
+                if let Ok(Some(code)) = state.machine.send_stream(self.id).stopped() {
+                    return Poll::Ready(Err(WriteError::Stopped(code)));
+                }
                 state.writers.insert(self.id, cx.waker().clone());
                 // The peer may have to be told that we are blocked (RFC 9000 section 4.1).
                 state.touch();
@@ -260,14 +265,15 @@ impl SendStream {
 impl Drop for SendStream {
     fn drop(&mut self) {
         let mut state = self.conn.lock();
+        if self.is_0rtt && state.zero_rtt_rejected() {
+            // Another stream may have this id by now, and a waker under it.
+            return;
+        }
         if self.waiting {
             state.writers.remove(&self.id);
         }
         // On a connection that is being closed, too, as long as it waits for what was finished.
-        if self.progress != Progress::Open
-            || state.machine.is_closed()
-            || (self.is_0rtt && state.zero_rtt_rejected())
-        {
+        if self.progress != Progress::Open || state.machine.is_closed() {
             return;
         }
         let mut stream = state.machine.send_stream(self.id);
@@ -314,9 +320,15 @@ impl Future for Stopped {
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        if self.ticket.is_registered()
-            && let Some(set) = self.inner.lock().stopped.get_mut(&self.id)
-        {
+        if !self.ticket.is_registered() {
+            return;
+        }
+        let mut state = self.inner.lock();
+        if self.is_0rtt && state.zero_rtt_rejected() {
+            // Another stream may have this id by now, and a waker in the same place.
+            return;
+        }
+        if let Some(set) = state.stopped.get_mut(&self.id) {
             set.deregister(&mut self.ticket);
         }
     }

@@ -42,6 +42,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "polyquic-sim",
         ],
     ),
+    ("polyquic-swarm", &["polyquic"]),
     // Whoever uses the library sees the facade, like any other user.
     ("polyquic-cli", &["polyquic"]),
     // What reads input, wherever that is.

@@ -1,0 +1,130 @@
+//! Servers send no more than three times what they received to an address that did not prove to
+//! receive (RFC 9000 section 8), as seen on their link. quinn-proto looks before it writes a datagram
+//! whether anything may be sent, not how much: it may be too much by one datagram. And its probes for
+//! the path MTU, and what it asks a path that was left, do not look at all, so that an address that a
+//! client migrates to or from may get more. That is let pass.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use polyquic::sim::{Access, Packet, Verdict};
+
+use crate::model::Model;
+
+/// The largest that servers send.
+const DATAGRAM_BYTES: u64 = 1452;
+
+/// Datagrams to an address that a client migrates to or from, beyond the limit.
+const MIGRATION_DATAGRAMS: u64 = 8;
+
+#[derive(Default)]
+struct Peer {
+    received: u64,
+    sent: u64,
+    validated: bool,
+    /// What quinn-proto sends beyond the limit.
+    excess: u64,
+}
+
+/// Count what goes through a server's link. `duplicates`: whether the way down delivers some packets
+/// twice, which the count does not see.
+pub(crate) fn watch(access: &Access, model: &Rc<Model>, duplicates: bool) {
+    let peers: Rc<RefCell<BTreeMap<(SocketAddr, SocketAddr), Peer>>> = Rc::default();
+    let known = peers.clone();
+    // The model knows hosts, which know the links, which know the filter.
+    let watching = Rc::downgrade(model);
+    let copies = if duplicates { 2 } else { 1 };
+    // Per connection. Copies seem to be counted generously; not looked into.
+    let handshake = copies;
+    access.filter_down(move |packet| {
+        let mut peers = known.borrow_mut();
+        // quinn-proto counts what comes for a connection that shakes hands, from wherever it comes,
+        // as if it came from where the connection began: after a NAT's rebinding, this does.
+        let fresh = !peers.contains_key(&(packet.src, packet.dst));
+        let long = packet.payload.first().is_some_and(|it| it & 0x80 != 0);
+        let elsewhere = peers
+            .iter_mut()
+            .filter(|((src, _), peer)| long && peer.sent > 0 && *src != packet.src)
+            .filter(|((src, _), _)| fresh || src.ip() == packet.src.ip());
+        for (_, peer) in elsewhere {
+            peer.received += packet.payload.len() as u64 * copies;
+            peer.validated |= validates(packet, false);
+        }
+        let peer = peers.entry((packet.src, packet.dst)).or_default();
+        // For each connection that may begin, or migrate.
+        let migrates = packet.payload.first().is_some_and(|it| it & 0x80 == 0);
+        peer.excess += DATAGRAM_BYTES
+            * if migrates {
+                MIGRATION_DATAGRAMS
+            } else {
+                handshake
+            };
+        peer.received += packet.payload.len() as u64 * copies;
+        peer.validated |= validates(packet, peer.sent > 0);
+        if let Some(model) = watching.upgrade() {
+            let (received, sent, validated) = (peer.received, peer.sent, peer.validated);
+            model.log(|| {
+                format!(
+                    "  in  {packet:?} {:02x?}: {received} {sent} {validated}",
+                    packet.payload.first()
+                )
+            });
+        }
+        Verdict::Pass
+    });
+    let model = Rc::downgrade(model);
+    access.filter_up(move |packet| {
+        let mut peers = peers.borrow_mut();
+        let peer = peers.entry((packet.dst, packet.src)).or_default();
+        peer.sent += packet.payload.len() as u64;
+        if let Some(model) = model.upgrade() {
+            let (received, sent, validated) = (peer.received, peer.sent, peer.validated);
+            model.log(|| {
+                format!(
+                    "  out {packet:?} {:02x?}: {received} {sent} {validated}",
+                    packet.payload.first()
+                )
+            });
+        }
+        if !peer.validated && peer.sent > 3 * peer.received + peer.excess {
+            let (sent, received) = (peer.sent, peer.received);
+            if let Some(model) = model.upgrade() {
+                let dst = packet.dst;
+                model.violation(
+                    "amplification",
+                    format_args!("{sent} bytes to {dst}, which sent {received}"),
+                );
+            }
+            peer.validated = true;
+        }
+        Verdict::Pass
+    });
+}
+
+/// Whether a packet may show that its sender receives: one with a token, a Handshake packet, or
+/// anything short, if it may be an answer.
+fn validates(packet: &Packet, answers: bool) -> bool {
+    let Some(&first) = packet.payload.first() else {
+        return false;
+    };
+    if first & 0x80 == 0 {
+        return answers;
+    }
+    match (first >> 4) & 3 {
+        0 => has_token(&packet.payload),
+        2 => true,
+        _ => false,
+    }
+}
+
+/// Whether an Initial packet carries a token (RFC 9000 section 17.2.2).
+fn has_token(payload: &[u8]) -> bool {
+    let read = || {
+        let dcid = *payload.get(5)? as usize;
+        let scid = *payload.get(6 + dcid)? as usize;
+        payload.get(7 + dcid + scid)
+    };
+    read().is_some_and(|length| *length != 0)
+}
