@@ -11,7 +11,9 @@ use polyquic_core::{
     SocketTraits, StreamEvent,
 };
 use polyquic_hostile::{Frame, Kind, Params, Peer};
-use polyquic_testkit::fixtures::{Certificates, client_config, client_tls, server_config, server_tls};
+use polyquic_testkit::fixtures::{
+    Certificates, client_config, client_tls, server_config, server_tls,
+};
 
 const TRAITS: SocketTraits = SocketTraits {
     ipv6: false,
@@ -87,10 +89,7 @@ impl Bench {
             }
             if let Some((handle, connection)) = &mut self.connection {
                 buf.clear();
-                while connection
-                    .poll_transmit(self.now, 1, &mut buf)
-                    .is_some()
-                {
+                while connection.poll_transmit(self.now, 1, &mut buf).is_some() {
                     quiet = false;
                     self.peer.handle_datagram(&buf);
                     buf.clear();
@@ -118,7 +117,11 @@ impl Bench {
 fn a_client_peer_completes_the_handshake_and_is_obeyed() {
     let mut bench = Bench::with_server();
     bench.settle();
-    assert!(bench.peer.is_connected() && bench.peer.is_confirmed(), "{:?}", bench.peer);
+    assert!(
+        bench.peer.is_connected() && bench.peer.is_confirmed(),
+        "{:?}",
+        bench.peer
+    );
     bench.peer.send([Frame::stream(0, 0, b"hello")]);
     bench.settle();
     assert!(bench.opened());
