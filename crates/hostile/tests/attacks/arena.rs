@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::join;
-use polyquic_core::{EndpointStats, ServerConfig, TransportConfig};
+use polyquic_core::{EndpointStats, ServerConfig, TransportConfig, rustls};
 use polyquic_endpoint::{Connecting, Connection, Endpoint};
 use polyquic_hostile::{Params, Peer};
 use polyquic_runtime::{Runtime, Spawn};
@@ -143,9 +143,17 @@ impl Arena {
 
     /// A client that has said nothing yet.
     pub(crate) fn stranger_with(&self, params: &Params) -> Evil<'_> {
+        self.stranger_as(Arc::new(client_tls(None)), params)
+    }
+
+    /// A client with a TLS configuration of its own.
+    pub(crate) fn stranger_of(&self, tls: Arc<rustls::ClientConfig>) -> Evil<'_> {
+        self.stranger_as(tls, &Params::default())
+    }
+
+    fn stranger_as(&self, tls: Arc<rustls::ClientConfig>, params: &Params) -> Evil<'_> {
         let addr = self.address();
         let name = self.name().to_be_bytes();
-        let tls = Arc::new(client_tls(None));
         let dcid = [&b"evil"[..], &name[..], &name].concat();
         let peer = Peer::client(tls, "localhost", &[9; 8], &dcid, params);
         Evil {
@@ -197,13 +205,19 @@ impl Arena {
         (evil, connecting.await.expect("it was let in"))
     }
 
+    /// The client's address.
+    pub(crate) fn client_addr(&self) -> SocketAddr {
+        client_addr()
+    }
+
     pub(crate) fn stats(&self) -> EndpointStats {
         self.server.stats()
     }
 
-    /// Note how many bytes are alive.
+    /// Note how many bytes are alive at the ends of the network.
     fn sample(&self) {
-        self.peak.set(self.peak.get().max(live_bytes()));
+        let live = live_bytes() - self.world.bytes_under_way() as isize;
+        self.peak.set(self.peak.get().max(live));
     }
 
     /// Datagrams and bytes from the attackers, and to them.

@@ -173,6 +173,8 @@ fn stop_sending_for_one_stream_a_thousand_times_is_one_reset() {
             evil.send((0..100).map(|_| Frame::StopSending { id: 0, code: 0 }));
             evil.run(1).await;
         }
+        // Now the application has something to write, and finds that nobody listens.
+        evil.send([Frame::stream(0, 1, b"y")]);
         evil.rest().await;
         let resets = evil.take_frames();
         let reset = |it: &&(Space, Frame)| matches!(it.1, Frame::ResetStream { .. });
@@ -205,13 +207,7 @@ fn retirements_that_are_not_acknowledged_are_bounded() {
         evil.manners.acks = false;
         flood(&mut evil, 200, |packet| {
             let cid = |n: u64| packet * 30 + n + 1;
-            let frame = |n: u64| {
-                Frame::new_cid(
-                    cid(n),
-                    cid(n),
-                    &[&cid(n).to_be_bytes()[..], b"evil"].concat(),
-                )
-            };
+            let frame = |n: u64| Frame::new_cid(cid(n), cid(n), &cid(n).to_be_bytes());
             (0..30).map(frame).collect()
         })
         .await;
@@ -230,11 +226,7 @@ fn stale_connection_ids_do_not_queue_retirements_without_end() {
         flood(&mut evil, 200, |packet| {
             let frame = |n: u64| {
                 let sequence = (packet * 30 + n) % 999_999;
-                Frame::new_cid(
-                    sequence,
-                    0,
-                    &[&sequence.to_be_bytes()[..], b"evil"].concat(),
-                )
+                Frame::new_cid(sequence, 0, &sequence.to_be_bytes())
             };
             (0..30).map(frame).collect()
         })
@@ -296,6 +288,8 @@ fn retiring_the_id_that_is_used_is_a_violation_or_harmless() {
 fn unread_datagrams_are_dropped() {
     let terms = Terms {
         app: App::Sleep,
+        // The buffer, and what is between payloads and packets.
+        heap: 300_000 + Terms::default().heap,
         transport: |it| {
             it.datagram_receive_buffer_size(Some(200_000));
         },
@@ -313,6 +307,8 @@ fn unread_datagrams_are_dropped() {
 fn unread_datagrams_do_not_keep_their_packets() {
     let terms = Terms {
         app: App::Sleep,
+        // Records of single bytes, each of which is an allocation.
+        heap: 300_000 + Terms::default().heap,
         transport: |it| {
             it.datagram_receive_buffer_size(Some(200_000));
         },
@@ -458,7 +454,7 @@ fn min_ack_delay_beyond_max_ack_delay_is_refused() {
 fn empty_datagrams_cost_nothing() {
     attack(&Terms::default(), async |arena| {
         let mut evil = arena.connect().await;
-        let before = arena.stats().datagrams_discarded;
+        let before = arena.stats().datagrams_received;
         for _ in 0..50 {
             for _ in 0..32 {
                 evil.send_datagram(Vec::new());
@@ -466,7 +462,9 @@ fn empty_datagrams_cost_nothing() {
             evil.run(1).await;
         }
         evil.still_open().await;
-        assert_eq!(arena.stats().datagrams_discarded - before, 50 * 32);
+        // Not even looked at: what came are the innocent's, a PING and an acknowledgement.
+        let others = arena.stats().datagrams_received - before;
+        assert!(others < 50 * 32, "{others}");
     });
 }
 

@@ -3,10 +3,13 @@
 //! See `docs/TESTING.md` for the list, and [`arena::attack`] for what every one of them asserts.
 
 mod arena;
+mod client;
 mod floods;
 mod frames;
+mod handshake;
 mod heap;
 mod net;
+mod paths;
 
 /// Error codes of transports (RFC 9000 section 20.1).
 mod code {

@@ -20,6 +20,9 @@ use polyquic_runtime::{
 /// One way, for every datagram.
 const LATENCY: Duration = Duration::from_millis(5);
 
+/// What an observer remembers.
+const OVERHEARD_DATAGRAMS: usize = 64;
+
 /// Polls without time passing after which somebody is thought to spin.
 const MAX_POLLS_AT_ONCE: u64 = 1_000_000;
 
@@ -43,6 +46,11 @@ struct State {
     timers: BTreeMap<(Instant, u64), Waker>,
     /// By sender and receiver.
     traffic: BTreeMap<(SocketAddr, SocketAddr), Traffic>,
+    /// Of datagrams that are on the wire or in a socket.
+    bytes_under_way: usize,
+    /// What an observer of these two addresses sees, the latest last.
+    tap: Option<(SocketAddr, SocketAddr)>,
+    overheard: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
     sequence: u64,
     ports: u16,
 }
@@ -187,6 +195,8 @@ impl World {
             if let Some(inbox) = state.inboxes.get_mut(&to) {
                 inbox.datagrams.push_back((from, data));
                 inbox.waker.take().map(Waker::wake);
+            } else {
+                state.bytes_under_way -= data.len();
             }
         }
         while let Some(entry) = state.timers.first_entry() {
@@ -197,6 +207,21 @@ impl World {
         }
     }
 
+    /// Bytes of datagrams that are on the wire or in a socket.
+    pub(crate) fn bytes_under_way(&self) -> usize {
+        self.state.borrow().bytes_under_way
+    }
+
+    /// Begin to listen to what goes back and forth between two addresses.
+    pub(crate) fn listen(&self, a: SocketAddr, b: SocketAddr) {
+        self.state.borrow_mut().tap = Some((a, b));
+    }
+
+    /// What was heard since the last time: from, to, what.
+    pub(crate) fn overheard(&self) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
+        self.state.borrow_mut().overheard.drain(..).collect()
+    }
+
     /// Put a datagram on the wire, from any address.
     pub(crate) fn send(&self, from: SocketAddr, to: SocketAddr, data: &[u8]) {
         let at = self.now() + LATENCY;
@@ -204,7 +229,17 @@ impl World {
         let traffic = state.traffic.entry((from, to)).or_default();
         traffic.datagrams += 1;
         traffic.bytes += data.len() as u64;
+        if state
+            .tap
+            .is_some_and(|(a, b)| (a, b) == (from, to) || (b, a) == (from, to))
+        {
+            if state.overheard.len() == OVERHEARD_DATAGRAMS {
+                state.overheard.pop_front();
+            }
+            state.overheard.push_back((from, to, data.to_vec()));
+        }
         let key = (at, state.sequence());
+        state.bytes_under_way += data.len();
         state.flying.insert(key, (from, to, data.to_vec()));
     }
 
@@ -228,7 +263,10 @@ impl Socket {
 
     pub(crate) fn try_recv(&self) -> Option<(SocketAddr, Vec<u8>)> {
         let mut state = self.world.state.borrow_mut();
-        state.inboxes.get_mut(&self.addr)?.datagrams.pop_front()
+        let inbox = state.inboxes.get_mut(&self.addr)?;
+        let (from, data) = inbox.datagrams.pop_front()?;
+        state.bytes_under_way -= data.len();
+        Some((from, data))
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -238,13 +276,17 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        self.world.state.borrow_mut().inboxes.remove(&self.addr);
+        let mut state = self.world.state.borrow_mut();
+        if let Some(inbox) = state.inboxes.remove(&self.addr) {
+            let left = inbox.datagrams.iter().map(|it| it.1.len());
+            state.bytes_under_way -= left.sum::<usize>();
+        }
     }
 }
 
 impl DatagramSocket for Socket {
     fn poll_recv(&mut self, cx: &mut Context<'_>, batch: &mut RecvBatch) -> Poll<io::Result<()>> {
-        let mut state = self.world.state.borrow_mut();
+        let state = &mut *self.world.state.borrow_mut();
         let inbox = state.inboxes.get_mut(&self.addr).expect("bound");
         if inbox.datagrams.is_empty() {
             inbox.waker = Some(cx.waker().clone());
@@ -254,6 +296,7 @@ impl DatagramSocket for Socket {
             let Some((peer, data)) = inbox.datagrams.pop_front() else {
                 break;
             };
+            state.bytes_under_way -= data.len();
             let meta = RecvMeta {
                 peer,
                 local_ip: Some(self.addr.ip()),

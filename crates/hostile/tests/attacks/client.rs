@@ -1,0 +1,1 @@
+//! Hostile servers, against a client of the handles.

@@ -1,0 +1,1 @@
+//! Addresses, connection ids and keys.
