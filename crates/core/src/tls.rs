@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use rand::RngExt;
 use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;
 
@@ -57,13 +56,23 @@ pub(crate) fn quic_server(tls: rustls::ServerConfig) -> QuicServerConfig {
     QuicServerConfig::try_from(tls).expect("every provider of ours has QUIC's initial suite")
 }
 
+/// Random bytes from where TLS takes its own, so that a provider that is made for simulations leaves
+/// nothing to chance.
+pub(crate) fn fill_random(bytes: &mut [u8]) {
+    crypto_provider()
+        .secure_random
+        .fill(bytes)
+        .expect("a system without randomness cannot speak TLS");
+}
+
 /// A key for Retry and validation tokens that nobody else has.
 pub(crate) fn random_token_key() -> Arc<dyn HandshakeTokenKey> {
     #[cfg(all(feature = "aws-lc-rs", not(feature = "ring")))]
     use aws_lc_rs::hkdf;
     #[cfg(feature = "ring")]
     use ring::hkdf;
-    let secret: [u8; 64] = rand::rng().random();
+    let mut secret = [0; 64];
+    fill_random(&mut secret);
     Arc::new(hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&secret))
 }
 

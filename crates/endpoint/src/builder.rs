@@ -8,7 +8,7 @@ use polyquic_core::{self as core, EndpointConfig, ServerConfig, SocketTraits};
 use polyquic_runtime::{Runtime, Spawn};
 
 use crate::shards::{Place, Siblings};
-use crate::shared::{EndpointRef, Shared, wake_all};
+use crate::shared::{EndpointRef, Shared, dated, wake_all};
 use crate::{Driver, Endpoint};
 
 /// Most shards of an endpoint. Beyond the cores of a machine they only cost.
@@ -101,15 +101,21 @@ impl EndpointBuilder {
         }
     }
 
-    fn bind_shards<R>(self, rt: &R, addr: SocketAddr, count: u16) -> io::Result<Endpoint>
+    fn bind_shards<R>(mut self, rt: &R, addr: SocketAddr, count: u16) -> io::Result<Endpoint>
     where
         R: Runtime + Spawn<Driver<R>>,
     {
+        if let Some(seed) = rt.seed() {
+            self.config.seed_if_none(seed);
+        }
+        let clock = rt.clock();
         let (key, configs) = self.config.split(count).map_err(invalid)?;
         let signals: Vec<_> = (0..count).map(|_| Arc::default()).collect();
         let siblings = Siblings::new(key, signals.clone(), self.kernel_steering);
         let group = siblings.bind(rt, addr)?;
-        let server_config = self.server_config.map(Arc::new);
+        let server_config = self
+            .server_config
+            .map(|config| Arc::new(dated(config, &clock)));
         let mut shards = Vec::with_capacity(group.sockets.len());
         for (((socket, config), signal), index) in group
             .sockets
@@ -128,7 +134,7 @@ impl EndpointBuilder {
                 siblings: siblings.clone(),
                 index,
             };
-            let shared = Shared::new(core, local_addr, rt.clock(), signal, Some(place));
+            let shared = Shared::new(core, local_addr, clock.clone(), signal, Some(place));
             // Counted before the driver runs: it ends when there is no handle.
             shards.push(EndpointRef::new(shared.clone()));
             let unstarted = Unstarted(Some(shared));

@@ -15,7 +15,7 @@ use polyquic_core::{
 };
 use polyquic_runtime::{DatagramSocket, Runtime, Spawn};
 
-use crate::shared::{EndpointRef, Rebind, Shared, State, wake_all};
+use crate::shared::{EndpointRef, Rebind, Shared, State, dated, wake_all};
 use crate::wake::{Ticket, WakerSet, cause};
 use crate::{Connecting, Driver, EndpointBuilder, Incoming};
 
@@ -113,7 +113,7 @@ impl Endpoint {
     /// The socket does not know its address.
     pub fn with_socket<R>(
         rt: &R,
-        config: EndpointConfig,
+        mut config: EndpointConfig,
         server_config: Option<ServerConfig>,
         socket: R::Socket,
     ) -> io::Result<Self>
@@ -125,8 +125,13 @@ impl Endpoint {
             ipv6: local_addr.is_ipv6(),
             may_fragment: socket.capabilities().may_fragment,
         };
-        let core = core::Endpoint::new(&config, server_config.map(Arc::new), traits);
-        let shared = Shared::new(core, local_addr, rt.clock(), Arc::default(), None);
+        if let Some(seed) = rt.seed() {
+            config.seed_if_none(seed);
+        }
+        let clock = rt.clock();
+        let server_config = server_config.map(|config| Arc::new(dated(config, &clock)));
+        let core = core::Endpoint::new(&config, server_config, traits);
+        let shared = Shared::new(core, local_addr, clock, Arc::default(), None);
         // Counted before the driver runs: it ends when there is no handle.
         let endpoint = Self::of(vec![EndpointRef::new(shared.clone())]);
         rt.spawn(Driver::new(rt.clone(), socket, shared));
@@ -231,7 +236,8 @@ impl Endpoint {
     /// With `None`, attempts to connect are not answered any more, and time out. To tell peers at
     /// once, keep accepting and [`refuse`](Incoming::refuse) them, or [`close`](Self::close).
     pub fn set_server_config(&self, config: Option<ServerConfig>) {
-        let config = config.map(Arc::new);
+        let clock = &self.group.shards[0].shared().clock;
+        let config = config.map(|config| Arc::new(dated(config, clock)));
         for shard in &self.group.shards {
             shard.lock().core.set_server_config(config.clone());
         }

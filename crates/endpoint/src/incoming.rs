@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use polyquic_core::{self as core, ConnectionError, ConnectionId, ServerConfig};
 use thiserror::Error;
 
-use crate::shared::EndpointRef;
+use crate::shared::{EndpointRef, dated};
 use crate::wake::cause;
 use crate::{Connecting, Connection};
 
@@ -53,6 +53,11 @@ impl Incoming {
     ///
     /// As [`accept`](Self::accept).
     pub fn accept_with(self, config: Arc<ServerConfig>) -> Result<Connecting, ConnectionError> {
+        let clock = &self.endpoint.shared().clock;
+        let config = match clock.calendar() {
+            None => config,
+            Some(_) => Arc::new(dated(ServerConfig::clone(&config), clock)),
+        };
         self.accept_inner(Some(config))
     }
 

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use polyquic_core::{
-    self as core, ConnectionError, ConnectionHandle, Transmit, TransportError, TransportErrorCode,
-    VarInt,
+    self as core, ConnectionError, ConnectionHandle, ServerConfig, TimeSource, Transmit,
+    TransportError, TransportErrorCode, VarInt,
 };
-use polyquic_runtime::Clock;
+use polyquic_runtime::{Clock, SystemTime};
 
 use crate::connection::ConnectionInner;
 use crate::shards::Place;
@@ -68,6 +68,22 @@ pub(crate) enum Rebind {
     Address(SocketAddr),
     /// To be bound by this shard for all.
     Group(SocketAddr, Vec<Arc<Shared>>),
+}
+
+/// Tokens expire by the calendar that goes with `clock`, if it has one.
+pub(crate) fn dated(mut config: ServerConfig, clock: &Clock) -> ServerConfig {
+    struct Calendar(Clock);
+
+    impl TimeSource for Calendar {
+        fn now(&self) -> SystemTime {
+            self.0.calendar().expect("looked at before")
+        }
+    }
+
+    if clock.calendar().is_some() {
+        config.time_source_if_none(Arc::new(Calendar(clock.clone())));
+    }
+    config
 }
 
 impl Shared {

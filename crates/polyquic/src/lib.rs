@@ -77,6 +77,7 @@
 //! | `tokio` | | [`tokio`]: either flavour of its runtime; streams implement its I/O traits |
 //! | `blocking` | | [`blocking`]: plain threads, and the synchronous API |
 //! | `glommio` | | [`glommio`]: a thread per core on io_uring; Linux only |
+//! | `sim` | | [`sim`]: simulations with virtual time and a model network, for tests |
 //! | `aws-lc-rs` | default | cryptography by AWS-LC, with hybrid post-quantum key exchange; needs a C compiler |
 //! | `ring` | | cryptography by ring, used if `aws-lc-rs` is off |
 //! | `qlog` | | event logs of connections |
@@ -118,7 +119,8 @@
         feature = "smol",
         feature = "tokio",
         feature = "blocking",
-        feature = "glommio"
+        feature = "glommio",
+        feature = "sim"
     )),
     allow(rustdoc::broken_intra_doc_links)
 )]
@@ -156,6 +158,8 @@ pub use polyquic_runtime::{Capabilities, Clock, DatagramSocket, Runtime, Spawn, 
 pub use polyquic_blocking as blocking;
 #[cfg(all(feature = "glommio", target_os = "linux"))]
 pub use polyquic_glommio as glommio;
+#[cfg(feature = "sim")]
+pub use polyquic_sim as sim;
 #[cfg(feature = "smol")]
 pub use polyquic_smol as smol;
 #[cfg(feature = "tokio")]

@@ -43,16 +43,22 @@ use std::task::{Context, Poll};
 pub use datagram::{Capabilities, DatagramSocket, Ecn, Received, RecvBatch, RecvMeta, Transmit};
 pub use group::{FilterInstruction, SocketGroup, SteeringFilter};
 
-/// The clock type used throughout polyquic: `std::time::Instant`, or its stand-in in browsers.
+/// The types for time used throughout polyquic: those of `std::time`, or their stand-ins in browsers.
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
-pub use std::time::Instant;
-/// The clock type used throughout polyquic: `std::time::Instant`, or its stand-in in browsers.
+pub use std::time::{Instant, SystemTime};
+/// The types for time used throughout polyquic: those of `std::time`, or their stand-ins in browsers.
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
-pub use web_time::Instant;
+pub use web_time::{Instant, SystemTime};
 
 /// Tells the time, which never goes backwards.
 #[derive(Clone, Default)]
-pub struct Clock(Option<Arc<dyn Fn() -> Instant + Send + Sync>>);
+pub struct Clock(Option<Arc<Virtual>>);
+
+/// What a simulator says.
+struct Virtual {
+    now: Box<dyn Fn() -> Instant + Send + Sync>,
+    calendar: Option<Box<dyn Fn() -> SystemTime + Send + Sync>>,
+}
 
 impl Clock {
     /// The system's monotonic clock.
@@ -62,15 +68,35 @@ impl Clock {
 
     /// A clock of one's own, such as a simulator's.
     pub fn custom(now: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(now)))
+        Self(Some(Arc::new(Virtual {
+            now: Box::new(now),
+            calendar: None,
+        })))
+    }
+
+    /// The same, with a calendar that goes with it: what tokens expire by.
+    pub fn with_calendar(
+        now: impl Fn() -> Instant + Send + Sync + 'static,
+        calendar: impl Fn() -> SystemTime + Send + Sync + 'static,
+    ) -> Self {
+        Self(Some(Arc::new(Virtual {
+            now: Box::new(now),
+            calendar: Some(Box::new(calendar)),
+        })))
     }
 
     /// The current time.
     pub fn now(&self) -> Instant {
         match &self.0 {
             None => Instant::now(),
-            Some(now) => now(),
+            Some(custom) => (custom.now)(),
         }
+    }
+
+    /// The date and time of day, if this clock has a calendar of its own.
+    pub fn calendar(&self) -> Option<SystemTime> {
+        let calendar = self.0.as_ref()?.calendar.as_ref()?;
+        Some(calendar())
     }
 }
 
@@ -135,6 +161,15 @@ pub trait Runtime: Clone + 'static {
     ///
     /// Runs it inline where there are no threads. There is no result: the closure sends its own.
     fn offload(&self, job: Job);
+
+    /// What endpoints draw everything random from, if not from the system: connection ids, keys of
+    /// reset tokens, and the protocol's own choices. Asked for each endpoint, and different each
+    /// time. Default: `None`.
+    ///
+    /// For simulators only: a seed that an outsider can guess lets him guess connection ids.
+    fn seed(&self) -> Option<[u8; 32]> {
+        None
+    }
 
     /// How many shards an endpoint gets that was not told: sockets on one address, each with a
     /// driver of its own. Default: 1.

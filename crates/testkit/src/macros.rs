@@ -87,10 +87,8 @@ macro_rules! conformance {
             a_missing_client_certificate_is_refused,
             both_sides_know_each_other,
             negotiated_parameters_are_told,
-            slow_certificate_lookups_hold_up_nobody,
             a_missing_certificate_is_told,
             a_panicking_lookup_fails_one_handshake,
-            closing_during_a_certificate_lookup,
             exporters_agree,
             bad_parameters_are_named,
             a_refusal_is_told,
@@ -164,6 +162,8 @@ macro_rules! conformance {
             waiting_and_acting_on_different_threads,
             handles_are_dropped_elsewhere,
             handles_come_from_other_threads,
+            slow_certificate_lookups_hold_up_nobody,
+            closing_during_a_certificate_lookup,
         } }
         $crate::__group! { [$($group)*] $app $run => shutdown: after {
             operations_fail_afterwards,

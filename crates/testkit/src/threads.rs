@@ -3,6 +3,11 @@
 use polyquic_core::ConnectionError;
 use polyquic_endpoint::{Endpoint, Executor};
 
+// Their jobs block until the executor's thread does something.
+pub use crate::handshake::{
+    closing_during_a_certificate_lookup, slow_certificate_lookups_hold_up_nobody,
+};
+
 use crate::fixtures::{Pair, SERVER_NAME, Setup, pair};
 use crate::tools::{
     block_on, check_alive, check_echo, code, echo, pattern, read_all, send_all, spawn_thread, task,

@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("polyquic-smol", &["polyquic-runtime", "polyquic-udp"]),
     ("polyquic-tokio", &["polyquic-runtime", "polyquic-udp"]),
     ("polyquic-glommio", &["polyquic-runtime", "polyquic-udp"]),
+    ("polyquic-sim", &["polyquic-runtime"]),
     // Its synchronous handles wrap those of the endpoint.
     (
         "polyquic-blocking",
@@ -40,6 +41,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "polyquic-tokio",
             "polyquic-blocking",
             "polyquic-glommio",
+            "polyquic-sim",
         ],
     ),
     // Whoever uses the library sees the facade, like any other user.

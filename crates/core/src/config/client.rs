@@ -9,6 +9,9 @@ use super::TransportConfig;
 use super::transport::Additions;
 use crate::{crypto, tls};
 
+/// RFC 9000 section 17.2.
+const MAX_CID_SIZE: usize = 20;
+
 /// Configuration for outgoing connections. The methods are quinn's.
 #[derive(Clone)]
 pub struct ClientConfig {
@@ -22,7 +25,13 @@ impl ClientConfig {
     pub fn new(crypto: Arc<dyn crypto::ClientConfig>) -> Self {
         let (transport, additions) = TransportConfig::default().parts();
         let mut inner = quinn_proto::ClientConfig::new(crypto);
-        inner.transport_config(transport);
+        inner
+            .transport_config(transport)
+            .initial_dst_cid_provider(Arc::new(|| {
+                let mut cid = [0; MAX_CID_SIZE];
+                tls::fill_random(&mut cid);
+                ConnectionId::new(&cid)
+            }));
         Self { inner, additions }
     }
 

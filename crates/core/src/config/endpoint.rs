@@ -218,6 +218,12 @@ impl EndpointConfig {
         self
     }
 
+    /// As [`seed`](Self::seed), unless there is one.
+    pub fn seed_if_none(&mut self, seed: [u8; 32]) -> &mut Self {
+        self.seed.get_or_insert(seed);
+        self
+    }
+
     /// The same for quinn-proto, which by itself would reach for the system's randomness.
     pub(crate) fn build(&self) -> quinn_proto::EndpointConfig {
         let mut rng = self.rng();

@@ -26,6 +26,7 @@ pub struct ServerConfig {
     pub validation_token: ValidationTokenConfig,
     inner: quinn_proto::ServerConfig,
     offload_handshakes: bool,
+    has_time_source: bool,
 }
 
 impl ServerConfig {
@@ -42,6 +43,7 @@ impl ServerConfig {
             validation_token: inner.validation_token.clone(),
             inner,
             offload_handshakes: false,
+            has_time_source: false,
         }
     }
 
@@ -139,6 +141,15 @@ impl ServerConfig {
     /// The calendar by which tokens expire. Default: the system's.
     pub fn time_source(&mut self, source: Arc<dyn TimeSource>) -> &mut Self {
         self.inner.time_source(source);
+        self.has_time_source = true;
+        self
+    }
+
+    /// As [`time_source`](Self::time_source), unless one was set.
+    pub fn time_source_if_none(&mut self, source: Arc<dyn TimeSource>) -> &mut Self {
+        if !self.has_time_source {
+            self.inner.time_source(source);
+        }
         self
     }
 
