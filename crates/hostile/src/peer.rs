@@ -235,7 +235,7 @@ impl Peer {
     /// Send frames in packets of this type, each in a datagram of its own. Initial packets are
     /// padded.
     pub fn send_in(&mut self, kind: Kind, frames: impl IntoIterator<Item = Frame>) {
-        let room = DATAGRAM_BYTES - 100 - self.token.len();
+        let room = (DATAGRAM_BYTES - 100).saturating_sub(self.token.len());
         let mut payload = Vec::new();
         for frame in frames {
             let mut bytes = Vec::new();
@@ -635,7 +635,7 @@ impl Peer {
             Space::Handshake => Kind::Handshake,
             Space::Data => Kind::OneRtt,
         };
-        for piece in bytes.chunks(CRYPTO_PIECE_BYTES.saturating_sub(self.token.len())) {
+        for piece in bytes.chunks(CRYPTO_PIECE_BYTES.saturating_sub(self.token.len()).max(1)) {
             let state = &mut self.spaces[space as usize];
             let offset = state.crypto_written;
             state.crypto_written += piece.len() as u64;

@@ -14,7 +14,6 @@ use futures::join;
 use polyquic_core::{EndpointStats, ServerConfig, TransportConfig, rustls};
 use polyquic_endpoint::{Connecting, Connection, Endpoint};
 use polyquic_hostile::{Params, Peer};
-use polyquic_runtime::{Runtime, Spawn};
 use polyquic_testkit::fixtures::{
     Certificates, client_config, client_tls, server_config, server_tls,
 };
@@ -36,6 +35,9 @@ const USUAL_HEAP_BYTES: isize = 400_000;
 /// Polls of tasks that a datagram may cost, all parties together: the driver receives, yields to
 /// the application, and flushes; now and then a timer.
 const POLLS_FOR_DATAGRAM: u64 = 6;
+
+/// Where everybody is who is not an attacker.
+const PORT: u16 = 443;
 
 /// What the server's application does with connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,14 +87,6 @@ pub(crate) struct Arena {
     peak: Cell<isize>,
 }
 
-fn server_addr() -> SocketAddr {
-    ([10, 0, 0, 1], 4433).into()
-}
-
-fn client_addr() -> SocketAddr {
-    ([10, 0, 0, 2], 5000).into()
-}
-
 impl Arena {
     fn new(terms: &Terms) -> Self {
         let world = World::new();
@@ -101,8 +95,8 @@ impl Arena {
         (terms.transport)(&mut transport);
         config.transport_config(Arc::new(transport));
         (terms.server)(&mut config);
-        let server = Endpoint::server(&world, config, server_addr()).unwrap();
-        let mut client = Endpoint::client(&world, client_addr()).unwrap();
+        let server = Endpoint::server(&world.server, config, world.server.addr(PORT)).unwrap();
+        let mut client = Endpoint::client(&world.client, world.client.addr(PORT)).unwrap();
         client.set_default_client_config(client_config(client_tls(None)));
         let accepted = std::rc::Rc::default();
         let serve = serve(
@@ -111,7 +105,7 @@ impl Arena {
             terms.app,
             std::rc::Rc::clone(&accepted),
         );
-        world.spawn(serve);
+        world.server.spawn(serve);
         Self {
             world,
             server,
@@ -131,14 +125,14 @@ impl Arena {
 
     /// An address that is an attacker's, or that it pretends to have.
     pub(crate) fn address(&self) -> SocketAddr {
-        let [_, a, b, c] = self.name().to_be_bytes();
-        let addr = SocketAddr::from(([66, a, b, c], 666));
+        let port = 1000 + u16::try_from(self.name()).expect("attackers are few");
+        let addr = self.world.evil_addr(port);
         self.attackers.borrow_mut().push(addr);
         addr
     }
 
     pub(crate) fn server_addr(&self) -> SocketAddr {
-        server_addr()
+        self.world.server.addr(PORT)
     }
 
     /// A client that has said nothing yet.
@@ -158,8 +152,8 @@ impl Arena {
         let peer = Peer::client(tls, "localhost", &[9; 8], &dcid, params);
         Evil {
             arena: self,
-            socket: self.world.bind(addr).unwrap(),
-            to: server_addr(),
+            socket: self.world.evil_socket(addr),
+            to: self.server_addr(),
             peer,
         }
     }
@@ -189,8 +183,8 @@ impl Arena {
         let tls = Arc::new(server_tls(&Certificates::get().server, false));
         let evil = Evil {
             arena: self,
-            socket: self.world.bind(addr).unwrap(),
-            to: client_addr(),
+            socket: self.world.evil_socket(addr),
+            to: self.client_addr(),
             peer: Peer::server(tls, &[7; 8], params),
         };
         let connecting = self.client.connect(addr, "localhost").unwrap();
@@ -207,7 +201,7 @@ impl Arena {
 
     /// The client's address.
     pub(crate) fn client_addr(&self) -> SocketAddr {
-        client_addr()
+        self.world.client.addr(PORT)
     }
 
     pub(crate) fn stats(&self) -> EndpointStats {
@@ -216,7 +210,7 @@ impl Arena {
 
     /// Note how many bytes are alive at the ends of the network.
     fn sample(&self) {
-        let live = live_bytes() - self.world.bytes_under_way() as isize;
+        let live = live_bytes() - self.world.under_way_bytes() as isize;
         self.peak.set(self.peak.get().max(live));
     }
 
@@ -224,7 +218,7 @@ impl Arena {
     pub(crate) fn attack_traffic(&self) -> [(u64, u64); 2] {
         let attackers = self.attackers.borrow();
         let sum = |between: fn(SocketAddr, SocketAddr) -> (SocketAddr, SocketAddr)| {
-            let victims = [server_addr(), client_addr()];
+            let victims = [self.server_addr(), self.client_addr()];
             let pairs = attackers
                 .iter()
                 .flat_map(|it| victims.map(|victim| between(*it, victim)));
@@ -249,37 +243,36 @@ async fn serve(
             let _ = incoming.retry();
             continue;
         }
-        let accepted = accepted.clone();
+        let (accepted, client) = (accepted.clone(), world.client.addr(PORT));
         let session = async move {
             let Ok(connection) = incoming.await else {
                 return;
             };
             accepted.borrow_mut().push(connection.clone());
-            let innocent = connection
-                .remote_address()
-                .ip()
-                .to_string()
-                .starts_with("10.");
+            let innocent = connection.remote_address() == client;
             if app == App::Sleep && !innocent {
                 connection.closed().await;
             } else {
                 polyquic_testkit::tools::echo(connection).await;
             }
         };
-        world.spawn(session);
+        world.server.spawn(session);
     }
 }
 
 /// An ordinary client; how long its transfers took.
 async fn innocent(arena: &Arena, sizes: &[usize]) -> Duration {
     let world = &arena.world;
-    let connecting = arena.client.connect(server_addr(), "localhost").unwrap();
-    let begun = world.now();
+    let connecting = arena
+        .client
+        .connect(arena.server_addr(), "localhost")
+        .unwrap();
+    let begun = world.elapsed();
     let connection = connecting.await.expect("an innocent client is served");
     for (seed, len) in sizes.iter().enumerate() {
         check_echo(&connection, &pattern(seed as u64, *len)).await;
     }
-    let took = world.now() - begun;
+    let took = world.elapsed() - begun;
     connection.close(0u32.into(), b"thanks");
     took
 }
@@ -297,18 +290,20 @@ fn run(terms: &Terms, script: impl AsyncFn(&Arena), check: impl FnOnce(&Arena)) 
         innocent(&arena, &[100]).await;
         let before = live_bytes();
         let polls = arena.world.polls();
+        // At the same moments with and without an attack, which samples in addition.
+        let transferring = Cell::new(true);
         let sampling = async {
-            // The control has no attacker that samples.
-            for _ in 0..100 {
+            while transferring.get() {
                 arena.sample();
                 arena.world.sleep(Duration::from_millis(1)).await;
             }
         };
-        let attack = async {
-            script(&arena).await;
-            arena.sample();
+        let transfer = async {
+            let took = innocent(&arena, &INNOCENT_BYTES).await;
+            transferring.set(false);
+            took
         };
-        let (took, (), ()) = join!(innocent(&arena, &INNOCENT_BYTES), sampling, attack);
+        let (took, (), ()) = join!(transfer, sampling, script(&arena));
         let polls = arena.world.polls() - polls;
         // The endpoint is of use afterwards.
         innocent(&arena, &[10_000]).await;
