@@ -179,13 +179,22 @@ impl Arena {
 
     /// A server to which the client begins to connect; the future says what became of it.
     pub(crate) fn lure_with(&self, params: &Params) -> (Evil<'_>, Connecting) {
+        self.lure_to(&[7; 8], params)
+    }
+
+    /// A server that has an address, and no connection id.
+    pub(crate) fn lure_without_cid(&self) -> (Evil<'_>, Connecting) {
+        self.lure_to(&[], &Params::default())
+    }
+
+    fn lure_to(&self, cid: &[u8], params: &Params) -> (Evil<'_>, Connecting) {
         let addr = self.address();
         let tls = Arc::new(server_tls(&Certificates::get().server, false));
         let evil = Evil {
             arena: self,
             socket: self.world.evil_socket(addr),
             to: self.client_addr(),
-            peer: Peer::server(tls, &[7; 8], params),
+            peer: Peer::server(tls, cid, params),
         };
         let connecting = self.client.connect(addr, "localhost").unwrap();
         (evil, connecting)
