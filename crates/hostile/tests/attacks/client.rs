@@ -165,9 +165,8 @@ fn version_negotiation_is_believed_only_when_it_can_be_true() {
         evil.manners.handshake = false;
         evil.until(|it| !it.original_dcid().is_empty()).await;
         let (odcid, dcid) = (evil.original_dcid().to_vec(), evil.remote_cid().to_vec());
-        // Not this attempt's ids; the version that was tried.
+        // Not this attempt's ids.
         evil.send_datagram(version_negotiation(&[3; 8], &odcid, &[0x0a0a_0a0a]));
-        evil.send_datagram(version_negotiation(&dcid, &odcid, &[0x0a0a_0a0a, 1]));
         evil.run(20).await;
         let before = evil.counters().datagrams_in;
         evil.until(|it| it.counters().datagrams_in > before).await; // it tries again
@@ -177,6 +176,16 @@ fn version_negotiation_is_believed_only_when_it_can_be_true() {
             connecting.await.unwrap_err(),
             ConnectionError::VersionMismatch
         );
+
+        // The version that was tried.
+        let (mut evil, _connecting) = arena.lure_with(&Params::default());
+        evil.manners.handshake = false;
+        evil.until(|it| !it.original_dcid().is_empty()).await;
+        let (odcid, dcid) = (evil.original_dcid().to_vec(), evil.remote_cid().to_vec());
+        evil.send_datagram(version_negotiation(&dcid, &odcid, &[0x0a0a_0a0a, 1]));
+        evil.run(20).await;
+        let before = evil.counters().datagrams_in;
+        evil.until(|it| it.counters().datagrams_in > before).await;
 
         // After the handshake nobody listens to that.
         let (mut evil, _connection) = arena.lure().await;

@@ -26,6 +26,7 @@ struct Wire {
     /// By sender and receiver.
     traffic: BTreeMap<(SocketAddr, SocketAddr), Traffic>,
     under_way_bytes: usize,
+    sleeps: u64,
     tap: Option<(SocketAddr, SocketAddr)>,
     overheard: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
 }
@@ -84,12 +85,13 @@ impl World {
     }
 
     pub(crate) async fn sleep(&self, time: Duration) {
+        self.wire.borrow_mut().sleeps += 1;
         self.sim.sleep(time).await;
     }
 
-    /// How often tasks ran.
+    /// How often tasks ran, without the scripts' own.
     pub(crate) fn polls(&self) -> u64 {
-        self.sim.polls()
+        self.sim.polls().saturating_sub(self.wire.borrow().sleeps)
     }
 
     pub(crate) fn evil_addr(&self, port: u16) -> SocketAddr {

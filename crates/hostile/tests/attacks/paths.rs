@@ -285,11 +285,12 @@ fn chosen_connection_ids_are_like_any_others() {
     };
     attack(&terms, async |arena| {
         let mut evil = arena.stranger();
+        evil.manners.handshake = false;
         for round in 0u16..1000 {
             let mut packet = evil.packet_of(Kind::Initial, &[Frame::Ping]);
             packet.dcid = [&[0; 6][..], &round.to_be_bytes()].concat();
             let keys = initial_keys(&packet.dcid, Side::Client);
-            let datagram = packet.seal(&keys.local);
+            let datagram = packet.padded_to(1200).seal(&keys.local);
             evil.send_datagram(datagram);
             if round % 32 == 0 {
                 evil.run(1).await;
