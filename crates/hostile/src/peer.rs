@@ -126,6 +126,7 @@ pub struct Peer {
     spaces: [space::State; 3],
     hello: Vec<u8>,
     heard_from: bool,
+    heard_token: Vec<u8>,
     /// What it does by itself.
     pub manners: Manners,
     outbox: VecDeque<Vec<u8>>,
@@ -192,6 +193,7 @@ impl Peer {
             spaces: Default::default(),
             hello: Vec::new(),
             heard_from: false,
+            heard_token: Vec::new(),
             manners: Manners::default(),
             outbox: VecDeque::new(),
             seen: VecDeque::new(),
@@ -400,6 +402,11 @@ impl Peer {
         &self.token
     }
 
+    /// The token in the latest Initial packet of the victim.
+    pub fn heard_token(&self) -> &[u8] {
+        &self.heard_token
+    }
+
     /// Send this token in Initial packets.
     pub fn set_token(&mut self, token: &[u8]) {
         self.token = token.to_vec();
@@ -415,6 +422,14 @@ impl Peer {
                 self.counters.unreadable += 1;
                 break;
             };
+            if let Header::Protected {
+                kind: Kind::Initial,
+                token,
+                ..
+            } = &header
+            {
+                self.heard_token.clone_from(token);
+            }
             let Header::Protected { len, .. } = header else {
                 self.handle_unprotected(header);
                 break;
