@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn_proto::{
-    ClosedStream, ConnectionEvent, ConnectionStats, Datagrams, Dir, EndpointEvent, Event,
-    RecvStream, SendStream, Side, StreamEvent, StreamId, Streams, Transmit, VarInt, congestion,
+    ClosedStream, ConnectionEvent, ConnectionStats, Dir, EndpointEvent, Event, RecvStream,
+    SendStream, Side, StreamEvent, StreamId, Streams, Transmit, VarInt, congestion,
 };
 
 use crate::config::Additions;
+use crate::datagrams::{Datagrams, Received};
 use crate::deferral::Deferral;
 use crate::{BatchSizer, HandshakeJob, Instant, crypto};
 
@@ -34,6 +35,7 @@ pub struct Connection {
     granted: [VarInt; 2],
     /// On servers whose TLS may be done elsewhere.
     deferral: Option<Box<Deferral>>,
+    datagrams: Received,
 }
 
 impl Connection {
@@ -46,13 +48,17 @@ impl Connection {
             // None is open yet, so that this is the configured number.
             VarInt::from_u64(inner.max_concurrent_streams(dir)).unwrap_or(VarInt::MAX)
         });
-        Self {
+        let mut this = Self {
             inner,
             batch: BatchSizer::default(),
             additions,
             granted,
             deferral: deferral.map(Box::new),
-        }
+            datagrams: Received::new(additions.datagram_bytes),
+        };
+        // What came with a first packet.
+        this.collect_datagrams();
+        this
     }
 
     // Input
@@ -63,7 +69,16 @@ impl Connection {
             Some(deferral) if deferral.link.is_away() && !self.inner.is_closed() => {
                 deferral.hold(event);
             }
-            _ => self.inner.handle_event(event),
+            _ => {
+                self.inner.handle_event(event);
+                self.collect_datagrams();
+            }
+        }
+    }
+
+    fn collect_datagrams(&mut self) {
+        while let Some(datagram) = self.inner.datagrams().recv() {
+            self.datagrams.push(datagram);
         }
     }
 
@@ -73,6 +88,7 @@ impl Connection {
             deferral.inject(bytes);
         }
         self.inner.handle_event(event);
+        self.collect_datagrams();
     }
 
     /// Do what is due at `now`. Too early a call is harmless.
@@ -200,7 +216,10 @@ impl Connection {
 
     /// Unreliable datagrams (RFC 9221).
     pub fn datagrams(&mut self) -> Datagrams<'_> {
-        self.inner.datagrams()
+        Datagrams {
+            inner: self.inner.datagrams(),
+            received: &mut self.datagrams,
+        }
     }
 
     /// Close with an application's code and reason (RFC 9000 section 10.2). What has not been
