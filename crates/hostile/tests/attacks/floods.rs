@@ -547,3 +547,34 @@ fn closed_connection_does_not_answer_without_end() {
         }
     });
 }
+
+/// Bytes that the simulator's receive offload puts into one buffer.
+const OFFLOAD_BYTES: isize = 64 * 1024;
+
+/// One byte in each receive buffer of 64 packets, the others being junk: with receive offload, a
+/// slice of a packet keeps all of the buffer. quinn-proto merges the pieces of a stream once it thinks
+/// that 32 KiB more are kept than are used, by the sizes of packets: about 30 pieces.
+#[test]
+fn single_bytes_among_junk_keep_a_bounded_number_of_buffers() {
+    const STREAMS: u64 = 4;
+    let terms = Terms {
+        app: App::Sleep,
+        heap: STREAMS as isize * 32 * OFFLOAD_BYTES * 5 / 4,
+        ..Terms::default()
+    };
+    attack(&terms, async |arena| {
+        let mut evil = arena.connect().await;
+        for round in 0..400 {
+            let (stream, at) = (round % STREAMS, round / STREAMS);
+            let byte = Frame::stream(4 * stream, 1 + 2 * at, b"x");
+            let len = Frame::encode_all([&byte]).len();
+            evil.send([byte, Frame::Padding(1000 - len)]);
+            for _ in 0..55 {
+                evil.send([Frame::Ping, Frame::Padding(999)]);
+            }
+            evil.run(1).await;
+            evil.take_frames();
+        }
+        evil.still_open().await;
+    });
+}
