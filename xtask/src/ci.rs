@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{command, demo, metadata, test, tidy};
+use crate::{command, demo, metadata, schedules, test, tidy};
 
 /// Enough to leave the first congestion window behind on every pair of executors.
 const DEMO_FILE_BYTES: usize = 4 << 20;
@@ -58,6 +58,11 @@ const CHECKS: &[Check] = &[
         name: "test",
         why: "the README's test command",
         run: || test::run(&[]),
+    },
+    Check {
+        name: "schedules",
+        why: "no wake-up is lost between driver and handles, in whatever order threads run",
+        run: || schedules::run(&[]),
     },
     Check {
         name: "demo",

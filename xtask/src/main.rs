@@ -1,4 +1,5 @@
-//! The project's commands: `cargo xtask test | ci | tidy | bench | icount | demo`.
+//! The project's commands: `cargo xtask test | ci | tidy | bench | icount | demo |
+//! schedules`.
 //!
 //! Everything that a contributor or a machine has to run is here rather than in shell scripts or
 //! in one CI system's language, so that it is the same for both, and type-checked.
@@ -11,6 +12,7 @@ mod command;
 mod demo;
 mod icount;
 mod metadata;
+mod schedules;
 mod test;
 mod tidy;
 
@@ -29,6 +31,7 @@ usage: cargo xtask COMMAND
   bench [...]    measure against other QUIC stacks; `cargo xtask bench --help` lists the options
   icount [...]   count the instructions of the protocol machines; needs valgrind
   demo [FILE]    move FILE between every pair of executors and print a table
+  schedules [...] run the driver and its handles under many schedules of threads; --help
 ";
 
 fn main() -> ExitCode {
@@ -53,6 +56,7 @@ fn run(command: &str, arguments: Vec<String>) -> Result<()> {
         "bench" => bench::run(&arguments),
         "icount" => icount::run(&arguments),
         "demo" => demo::run(&arguments),
+        "schedules" => schedules::run(&arguments),
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

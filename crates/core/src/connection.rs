@@ -1,6 +1,7 @@
 //! The connection machine.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use quinn_proto::{
 use crate::config::Additions;
 use crate::datagrams::{Datagrams, Received};
 use crate::deferral::Deferral;
+use crate::gate::Gate;
 use crate::{BatchSizer, HandshakeJob, Instant, crypto};
 
 /// One connection.
@@ -36,6 +38,10 @@ pub struct Connection {
     /// On servers whose TLS may be done elsewhere.
     deferral: Option<Box<Deferral>>,
     datagrams: Received,
+    /// Of the congestion controllers of the current path and the one before.
+    gates: [Option<Arc<Gate>>; 2],
+    /// Whether the handshake is confirmed (RFC 9001 section 4.1.2), as far as was looked.
+    confirmed: bool,
 }
 
 impl Connection {
@@ -55,6 +61,8 @@ impl Connection {
             granted,
             deferral: deferral.map(Box::new),
             datagrams: Received::new(additions.datagram_bytes),
+            gates: [Gate::take_built(), None],
+            confirmed: false,
         };
         // What came with a first packet.
         this.collect_datagrams();
@@ -74,8 +82,16 @@ impl Connection {
                 self.collect_datagrams();
             }
         }
+        // A client that moved has a path, and a controller, of its own.
+        if self.side().is_server()
+            && let Some(gate) = Gate::take_built()
+        {
+            self.gates.swap(0, 1);
+            self.gates[0] = Some(gate);
+        }
     }
 
+    /// Take over what quinn-proto has, which would keep more alive than it says.
     fn collect_datagrams(&mut self) {
         while let Some(datagram) = self.inner.datagrams().recv() {
             self.datagrams.push(datagram);
@@ -94,6 +110,19 @@ impl Connection {
     /// Do what is due at `now`. Too early a call is harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.inner.handle_timeout(now);
+        if !self.confirmed {
+            self.confirmed = match self.side() {
+                Side::Client => self.inner.stats().frame_rx.handshake_done > 0,
+                Side::Server => !self.inner.is_handshaking(),
+            };
+            for gate in self.gates.iter().flatten() {
+                if self.confirmed {
+                    gate.rest();
+                } else {
+                    gate.relieve();
+                }
+            }
+        }
     }
 
     // Output
@@ -110,6 +139,9 @@ impl Connection {
         max_segments: usize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
+        if self.inner.is_closed() {
+            self.gates.iter().flatten().for_each(|gate| gate.open());
+        }
         let mut limit = self.batch.limit(self.inner.current_mtu(), max_segments);
         if let Some(deferral) = &self.deferral {
             // Not even an acknowledgement, which would travel alone, and have the client ask what

@@ -240,7 +240,8 @@ impl Endpoint {
     ///
     /// # Errors
     ///
-    /// Why the handshake failed at once, and possibly what to answer.
+    /// Why the handshake failed at once, and possibly what to answer. A client that closed the
+    /// connection in its first packet counts as well.
     pub fn accept(
         &mut self,
         incoming: Incoming,
@@ -260,6 +261,21 @@ impl Endpoint {
         let accepted = self.inner.accept(incoming, now, response, server_config);
         let deferral = (self.seat.take()).map(|link| Deferral::new(link, validated));
         match accepted {
+            Ok((handle, mut connection)) if connection.is_closed() => {
+                // A client that gave up before its first packet says so in it. quinn-proto then waits
+                // for nothing that would end the connection but its idle timeout, if it has one.
+                self.inner.handle_event(handle, EndpointEvent::drained());
+                let cause = std::iter::from_fn(|| connection.poll())
+                    .find_map(|event| match event {
+                        quinn_proto::Event::ConnectionLost { reason } => Some(reason),
+                        _ => None,
+                    })
+                    .unwrap_or(quinn_proto::ConnectionError::Reset);
+                Err(Box::new(AcceptError {
+                    cause,
+                    response: None,
+                }))
+            }
             Ok((handle, connection)) => {
                 self.stats.accepted_handshakes += 1;
                 Ok((handle, Connection::new(connection, additions, deferral)))

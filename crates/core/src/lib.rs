@@ -53,6 +53,7 @@ mod deferral;
 mod early;
 mod endpoint;
 mod error;
+mod gate;
 mod header;
 mod timers;
 mod tls;

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
@@ -21,6 +21,7 @@ use crate::offload::Handshakes;
 use crate::outbox::{Outbox, Posted};
 use crate::shards::{Handed, Orphan, Sorted};
 use crate::shared::{Rebind, Shared, State, lock, respond, wake_all};
+use crate::sync::MutexGuard;
 use crate::wake::cause;
 
 /// Datagrams to take in before the application gets to run and answers are sent.

@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use polyquic_core::{
 use polyquic_runtime::{DatagramSocket, Runtime, Spawn};
 
 use crate::shared::{EndpointRef, Rebind, Shared, State, dated, wake_all};
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::wake::{Ticket, WakerSet, cause};
 use crate::{Connecting, Driver, EndpointBuilder, Incoming};
 

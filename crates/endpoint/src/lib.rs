@@ -30,6 +30,7 @@ mod recv_stream;
 mod send_stream;
 mod shards;
 mod shared;
+mod sync;
 mod wake;
 
 pub use builder::EndpointBuilder;

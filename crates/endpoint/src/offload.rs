@@ -6,16 +6,16 @@ use std::fmt;
 use std::future::Future;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use atomic_waker::AtomicWaker;
 use polyquic_core::HandshakeJob;
 use polyquic_runtime::Runtime;
 
 use crate::connection::ConnectionInner;
 use crate::shared::lock;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{AtomicWaker, Mutex};
 use crate::wake::{Signal, cause};
 
 /// Run a closure that blocks or takes long away from the I/O path, and wait for its result.

@@ -7,8 +7,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use polyquic_core::{EndpointStats, ShardKey};
@@ -17,6 +16,8 @@ use polyquic_runtime::{
 };
 
 use crate::shared::lock;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use crate::wake::{Signal, cause};
 
 /// Most bytes to keep for a shard that does not get around to taking what was handed to it.

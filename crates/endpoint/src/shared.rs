@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -17,6 +16,8 @@ use polyquic_runtime::{Clock, SystemTime};
 
 use crate::connection::ConnectionInner;
 use crate::shards::Place;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::wake::{Signal, WakerSet, cause};
 
 /// Most stateless answers (Retry, Version Negotiation, refusals, resets) that wait to be sent. A

@@ -1,10 +1,10 @@
 //! Wake-ups: of the driver by everybody, of tasks by the driver.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Wake, Waker};
 
-use atomic_waker::AtomicWaker;
+use crate::sync::AtomicWaker;
+use crate::sync::atomic::{AtomicU8, Ordering};
 
 /// Why the driver was woken.
 ///

@@ -524,7 +524,8 @@ pub async fn statistics_are_plausible<R: Executor>(rt: R) {
     assert!(stats.udp_tx.datagrams >= 2 && stats.udp_rx.datagrams >= 2);
     assert!(stats.udp_tx.bytes >= 1200, "the Initial alone is as large");
     assert!(stats.frame_tx.stream >= 1 && stats.frame_rx.stream >= 1);
-    assert!(stats.frame_tx.crypto >= 1 && stats.frame_rx.handshake_done == 1);
+    assert!(stats.frame_tx.crypto >= 1);
+    assert!(pair.server.stats().frame_tx.handshake_done >= 1);
     assert!(stats.path.cwnd > 0 && stats.path.current_mtu >= 1200);
     assert!(pair.client.rtt() > Duration::ZERO);
     assert!(pair.client.rtt() < Duration::from_secs(30));

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use quinn_proto::{AckFrequencyConfig, Dir, IdleTimeout, MtuDiscoveryConfig, VarInt, congestion};
 
+use crate::gate::GatedFactory;
+
 /// Of received datagrams to keep.
 const DATAGRAM_BYTES: usize = 1_250_000;
 
@@ -181,7 +183,8 @@ impl TransportConfig {
         if !self.controller_chosen {
             let mut cubic = congestion::CubicConfig::default();
             cubic.initial_window(initial_window(bytes));
-            self.edit().congestion_controller_factory(Arc::new(cubic));
+            let factory = GatedFactory(Arc::new(cubic));
+            self.edit().congestion_controller_factory(Arc::new(factory));
         }
         self
     }
@@ -261,6 +264,7 @@ impl TransportConfig {
         &mut self,
         factory: Arc<dyn congestion::ControllerFactory + Send + Sync + 'static>,
     ) -> &mut Self {
+        let factory = Arc::new(GatedFactory(factory));
         self.edit().congestion_controller_factory(factory);
         self.controller_chosen = true;
         self
@@ -301,6 +305,8 @@ impl Default for TransportConfig {
         this.set_streams(Dir::Uni, limit);
         this.datagram_receive_buffer_size(Some(DATAGRAM_BYTES));
         this.mtu_discovery_config(Some(mtu_discovery));
+        let factory = Arc::new(GatedFactory(Arc::new(congestion::CubicConfig::default())));
+        this.edit().congestion_controller_factory(factory);
         this
     }
 }

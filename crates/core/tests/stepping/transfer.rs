@@ -56,12 +56,11 @@ fn handshake_gets_through_a_bad_network() {
     for_seeds(50, handshake_over_a_bad_network);
 }
 
-/// About one handshake in 250 does not get through a network that loses a fifth. quinn-proto 0.11.19
-/// counts the client's last handshake message against a congestion window that the losses made
-/// small, with earlier packets still in it. As it was never sent, its packet number space has nothing
-/// in flight and is never probed; the spaces that are, the server cannot get anything new from.
+/// quinn-proto 0.11.19 counts the client's last handshake message against a congestion window that
+/// the losses made small, with earlier packets still in it. As it was never sent, its packet number
+/// space has nothing in flight and is never probed; the spaces that are, the server cannot get
+/// anything new from. One handshake in 250 was lost that way, before `core` widened the window for it.
 #[test]
-#[ignore = "a deadlock in quinn-proto"]
 fn every_handshake_gets_through_a_bad_network() {
     for_seeds(1000, handshake_over_a_bad_network);
 }

@@ -6,8 +6,7 @@ mod handle;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -21,6 +20,8 @@ pub use futures::{AcceptBi, AcceptUni, Closed, OpenBi, OpenUni, ReadDatagram, Se
 pub use handle::Connection;
 
 use crate::shared::{LINGER, Shared, lock, wake_all};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 use crate::wake::{WakerSet, cause};
 
 /// Keyed by stream ids, of which the peer can only have as many as we allow, in sequence: nothing
