@@ -29,6 +29,8 @@ const DATAGRAM_BYTES: usize = 1200;
 pub struct Manners {
     /// It goes on with the TLS handshake.
     pub handshake: bool,
+    /// It sends what TLS puts into Handshake packets: as a client, its Finished.
+    pub finished: bool,
     /// It acknowledges what it receives, truthfully and at once.
     pub acks: bool,
     /// It answers PATH_CHALLENGE frames.
@@ -43,6 +45,7 @@ impl Default for Manners {
     fn default() -> Self {
         Self {
             handshake: true,
+            finished: true,
             acks: true,
             path_responses: true,
             retirements: true,
@@ -614,7 +617,9 @@ impl Peer {
             if space == Space::Initial && self.hello.is_empty() {
                 self.hello.clone_from(&bytes);
             }
-            self.write_crypto(space, &bytes);
+            if space != Space::Handshake || self.manners.finished {
+                self.write_crypto(space, &bytes);
+            }
             match change {
                 None if bytes.is_empty() => break,
                 None => {}

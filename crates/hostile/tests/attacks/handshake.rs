@@ -118,10 +118,9 @@ fn handshakes_that_are_never_finished_cost_little_and_end() {
         let mut all = Vec::new();
         for stranger in 0..STRANGERS {
             let mut evil = arena.stranger();
-            evil.manners.acks = false;
             if stranger % 2 == 0 {
                 evil.start();
-                evil.manners.handshake = false;
+                evil.manners.finished = false;
             } else {
                 let hello = evil.client_hello();
                 evil.manners.handshake = false;
