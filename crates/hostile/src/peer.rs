@@ -565,10 +565,11 @@ impl Peer {
         match frame {
             Frame::Crypto { offset, data } => {
                 let ready = self.spaces[space as usize].crypto(*offset, data);
-                if let (Some(tls), true) = (&mut self.tls, self.manners.handshake) {
-                    if let Err(error) = tls.read_hs(&ready) {
-                        self.alert.get_or_insert(error.to_string());
-                    }
+                if self.manners.handshake
+                    && let Some(tls) = &mut self.tls
+                    && let Err(error) = tls.read_hs(&ready)
+                {
+                    self.alert.get_or_insert(error.to_string());
                 }
             }
             Frame::Close {

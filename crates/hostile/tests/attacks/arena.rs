@@ -80,8 +80,6 @@ pub(crate) struct Arena {
     pub(crate) server: Endpoint,
     /// Makes all innocent connections, and those to attackers.
     pub(crate) client: Endpoint,
-    /// Connections that the server's application has.
-    pub(crate) accepted: std::rc::Rc<RefCell<Vec<Connection>>>,
     attackers: RefCell<Vec<SocketAddr>>,
     names: Cell<u32>,
     peak: Cell<isize>,
@@ -98,19 +96,12 @@ impl Arena {
         let server = Endpoint::server(&world.server, config, world.server.addr(PORT)).unwrap();
         let mut client = Endpoint::client(&world.client, world.client.addr(PORT)).unwrap();
         client.set_default_client_config(client_config(client_tls(None)));
-        let accepted = std::rc::Rc::default();
-        let serve = serve(
-            world.clone(),
-            server.clone(),
-            terms.app,
-            std::rc::Rc::clone(&accepted),
-        );
+        let serve = serve(world.clone(), server.clone(), terms.app);
         world.server.spawn(serve);
         Self {
             world,
             server,
             client,
-            accepted,
             attackers: RefCell::default(),
             names: Cell::new(0),
             peak: Cell::new(isize::MIN),
@@ -241,23 +232,17 @@ impl Arena {
     }
 }
 
-async fn serve(
-    world: World,
-    server: Endpoint,
-    app: App,
-    accepted: std::rc::Rc<RefCell<Vec<Connection>>>,
-) {
+async fn serve(world: World, server: Endpoint, app: App) {
     while let Some(incoming) = server.accept().await {
         if app == App::Retry && !incoming.remote_address_validated() {
             let _ = incoming.retry();
             continue;
         }
-        let (accepted, client) = (accepted.clone(), world.client.addr(PORT));
+        let client = world.client.addr(PORT);
         let session = async move {
             let Ok(connection) = incoming.await else {
                 return;
             };
-            accepted.borrow_mut().push(connection.clone());
             let innocent = connection.remote_address() == client;
             if app == App::Sleep && !innocent {
                 connection.closed().await;

@@ -226,7 +226,7 @@ fn retry_token_that_has_expired_is_refused() {
         app: App::Retry,
         server: |it| {
             it.retry_token_lifetime(Duration::from_secs(15));
-            it.time_source(std::sync::Arc::new(Leaping::default()));
+            it.time_source(std::sync::Arc::new(Leaping));
         },
         ..Terms::default()
     };
@@ -248,7 +248,6 @@ thread_local! {
 }
 
 /// A clock that stands still, or a minute later.
-#[derive(Default)]
 struct Leaping;
 
 impl polyquic_core::TimeSource for Leaping {
