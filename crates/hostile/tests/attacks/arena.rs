@@ -244,11 +244,10 @@ async fn serve(world: World, server: Endpoint, app: App) {
                 return;
             };
             let innocent = connection.remote_address() == client;
-            if app == App::Sleep && !innocent {
-                connection.closed().await;
-            } else {
-                polyquic_testkit::tools::echo(connection).await;
+            if app != App::Sleep || innocent {
+                polyquic_testkit::tools::echo(connection.clone()).await;
             }
+            connection.closed().await;
         };
         world.server.spawn(session);
     }

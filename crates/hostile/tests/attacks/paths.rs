@@ -189,8 +189,7 @@ fn resets_do_not_amplify_and_are_rationed() {
         arena.world.sleep(Duration::from_secs(5)).await;
         for round in 0..50 {
             for _ in 0..32 {
-                let mut junk = [&[0x40][..], &cid, &[round; 60]].concat();
-                junk[5] = round;
+                let junk = [&[0x40][..], &cid, &[round; 60]].concat();
                 evil.send_datagram(junk);
             }
             evil.run(1).await;
