@@ -7,10 +7,13 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{command, demo, metadata, schedules, test, tidy};
+use crate::{command, demo, fuzz, metadata, schedules, test, tidy};
 
 /// Enough to leave the first congestion window behind on every pair of executors.
 const DEMO_FILE_BYTES: usize = 4 << 20;
+
+/// For each target: enough to see that it runs. Finding things takes longer.
+const FUZZ_SECONDS: &str = "8";
 
 /// Packages that are used without the rest of the workspace, and must not live on features that
 /// only the rest turns on.
@@ -63,6 +66,16 @@ const CHECKS: &[Check] = &[
         name: "schedules",
         why: "no wake-up is lost between driver and handles, in whatever order threads run",
         run: || schedules::run(&[]),
+    },
+    Check {
+        name: "fuzz",
+        why: "every fuzz target builds, and finds nothing in a few seconds",
+        run: || fuzz::run(&["--seconds".into(), FUZZ_SECONDS.into()]),
+    },
+    Check {
+        name: "sanitize",
+        why: "AddressSanitizer has nothing to say about the code that is unsafe",
+        run: || fuzz::sanitize(&[]),
     },
     Check {
         name: "demo",

@@ -1,5 +1,5 @@
-//! The project's commands: `cargo xtask test | ci | tidy | bench | icount | demo |
-//! schedules`.
+//! The project's commands: `cargo xtask test | ci | tidy | bench | icount | schedules | fuzz |
+//! sanitize | sim | congestion | demo`.
 //!
 //! Everything that a contributor or a machine has to run is here rather than in shell scripts or
 //! in one CI system's language, so that it is the same for both, and type-checked.
@@ -10,6 +10,7 @@ mod bench;
 mod ci;
 mod command;
 mod demo;
+mod fuzz;
 mod icount;
 mod metadata;
 mod schedules;
@@ -30,6 +31,8 @@ usage: cargo xtask COMMAND
   tidy           the project's own rules: dependency arrows, purity of the core, docs, licences
   bench [...]    measure against other QUIC stacks; `cargo xtask bench --help` lists the options
   icount [...]   count the instructions of the protocol machines; needs valgrind
+  fuzz [...]     run the fuzz targets of crates/fuzz; `cargo xtask fuzz --help` lists the options
+  sanitize       the tests of the code that is unsafe, with AddressSanitizer
   demo [FILE]    move FILE between every pair of executors and print a table
   schedules [...] run the driver and its handles under many schedules of threads; --help
 ";
@@ -54,6 +57,8 @@ fn run(command: &str, arguments: Vec<String>) -> Result<()> {
         "ci" => ci::run(&arguments),
         "tidy" => tidy::run(&arguments),
         "bench" => bench::run(&arguments),
+        "fuzz" => fuzz::run(&arguments),
+        "sanitize" => fuzz::sanitize(&arguments),
         "icount" => icount::run(&arguments),
         "demo" => demo::run(&arguments),
         "schedules" => schedules::run(&arguments),

@@ -356,7 +356,7 @@ pub(crate) enum PerfTest {
 }
 
 /// A positive number of seconds, with a fraction if need be.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let duration = seconds_or_zero(text)?;
     if duration.is_zero() {
         return Err("must be more than 0".into());

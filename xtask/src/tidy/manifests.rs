@@ -46,6 +46,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     // Whoever uses the library sees the facade, like any other user.
     ("polyquic-cli", &["polyquic"]),
+    // What reads input, wherever that is.
+    (
+        "polyquic-fuzz",
+        &[
+            "polyquic-core",
+            "polyquic-runtime",
+            "polyquic-endpoint",
+            "polyquic-cli",
+        ],
+    ),
     // The machines alone are what `cargo xtask icount` counts the instructions of.
     ("polyquic-bench", &["polyquic", "polyquic-core"]),
     ("xtask", &[]),

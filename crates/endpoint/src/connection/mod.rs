@@ -145,6 +145,11 @@ impl State {
                 Event::Connected => {
                     self.connected = true;
                     self.waiting.connected.drain(woken);
+                    // The peer's limits are those of this handshake now, not those remembered for
+                    // 0-RTT; and streams that were rejected count no more. The machine says nothing.
+                    for set in &mut self.waiting.open {
+                        set.drain(woken);
+                    }
                     if self.machine.side().is_client() && !self.machine.accepted_0rtt() {
                         // Whoever uses a stream that was opened in 0-RTT learns that it is void,
                         // and those are all there are so far.

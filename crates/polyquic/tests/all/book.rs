@@ -7,6 +7,8 @@ mod coming_from_quinn;
 mod every_core;
 mod executors;
 mod getting_started;
+#[cfg(all(feature = "sim", feature = "aws-lc-rs"))]
+mod simulation;
 mod streams;
 mod zero_rtt;
 
@@ -49,6 +51,14 @@ macro_rules! on_every_executor {
             fn $app() {
                 // On several cores, a handshake can be over before the application looks.
                 polyquic::glommio::run(1, super::$app).unwrap().unwrap();
+            })*
+        }
+
+        #[cfg(feature = "sim")]
+        mod sim {
+            $(#[test]
+            fn $app() {
+                polyquic::sim::run(1, super::$app).unwrap();
             })*
         }
 
