@@ -44,7 +44,9 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let sim = Sim::new(1);
+        // As the simulator prints it when a test fails.
+        let seed = std::env::var("POLYQUIC_SIM_SEED").ok();
+        let sim = Sim::new(seed.map_or(1, |it| it.parse().expect("a seed is a number")));
         let [server, client, evil] = ["server", "client", "evil"].map(|name| sim.host(name));
         let wire = Rc::<RefCell<Wire>>::default();
         let known = [server.ip(), client.ip(), evil.ip()];
