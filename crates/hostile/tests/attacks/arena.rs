@@ -22,8 +22,8 @@ use polyquic_testkit::tools::{check_echo, pattern};
 use crate::heap::live_bytes;
 use crate::net::{Socket, World};
 
-/// How much longer the innocent transfer may take, in percent of its time without an attack.
-const SLOWER_PERCENT: u32 = 110;
+/// How long the innocent transfer may take, in percent of its time without an attack.
+const USUAL_PERCENT: u32 = 110;
 
 /// Bytes that the innocent client has sent back to it, one after another.
 const INNOCENT_BYTES: [usize; 12] = [300_000; 12];
@@ -54,6 +54,8 @@ pub(crate) enum App {
 pub(crate) struct Terms {
     /// Bytes that may be alive beyond what is without the attack.
     pub(crate) heap: isize,
+    /// How long the innocent transfer may take, in percent of its time without the attack.
+    pub(crate) percent: u32,
     /// Datagrams that attackers may be sent for each of theirs, beyond 50 altogether.
     pub(crate) answers: f64,
     pub(crate) app: App,
@@ -65,6 +67,7 @@ impl Default for Terms {
     fn default() -> Self {
         Self {
             heap: USUAL_HEAP_BYTES,
+            percent: USUAL_PERCENT,
             answers: 1.5,
             app: App::Echo,
             transport: |_| {},
@@ -325,7 +328,7 @@ pub(crate) fn attack(terms: &Terms, script: impl AsyncFn(&Arena)) {
         attacked.took, control.took, attacked.grew, control.grew, attacked.polls, control.polls
     );
     assert!(
-        attacked.took * 100 <= control.took * SLOWER_PERCENT,
+        attacked.took * 100 <= control.took * terms.percent,
         "the innocent client took {:?} instead of {:?}",
         attacked.took,
         control.took

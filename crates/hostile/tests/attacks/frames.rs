@@ -226,7 +226,12 @@ fn acknowledging_what_was_never_sent_is_a_violation() {
 
 #[test]
 fn application_frames_in_handshake_packets_are_violations() {
-    attack(&Terms::default(), async |arena| {
+    let terms = Terms {
+        // Twelve connections that linger in their handshakes.
+        heap: 12 * 60_000,
+        ..Terms::default()
+    };
+    attack(&terms, async |arena| {
         for kind in [Kind::Initial, Kind::Handshake] {
             for frame in [
                 Frame::stream(0, 0, b"x"),

@@ -105,6 +105,11 @@ impl World {
         Socket { raw, addr }
     }
 
+    /// Bring the attackers so near that what they send arrives before everybody else's.
+    pub(crate) fn bring_attackers_near(&self) {
+        self.evil.access().set_up(Link::new());
+    }
+
     /// Put a datagram on the wire that says it is from somebody.
     pub(crate) fn send(&self, from: SocketAddr, to: SocketAddr, data: &[u8]) {
         let sent = self.spoofing.send_as(from, data, to);
