@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn_proto::{
-    ClosedStream, ConnectionEvent, ConnectionStats, Datagrams, Dir, EndpointEvent, Event,
-    RecvStream, SendStream, Side, StreamEvent, StreamId, Streams, Transmit, VarInt, congestion,
+    ClosedStream, ConnectionEvent, ConnectionStats, Dir, EndpointEvent, Event, RecvStream,
+    SendStream, Side, StreamEvent, StreamId, Streams, Transmit, VarInt, congestion,
 };
 
 use crate::config::Additions;
+use crate::datagrams::{Datagrams, Received};
 use crate::deferral::Deferral;
 use crate::gate::Gate;
 use crate::moves::Moves;
@@ -37,6 +38,7 @@ pub struct Connection {
     granted: [VarInt; 2],
     /// On servers whose TLS may be done elsewhere.
     deferral: Option<Box<Deferral>>,
+    datagrams: Received,
     /// Of the congestion controllers of the current path and the one before.
     gates: [Option<Arc<Gate>>; 2],
     /// Whether the handshake is confirmed (RFC 9001 section 4.1.2), as far as was looked.
@@ -55,16 +57,20 @@ impl Connection {
             // None is open yet, so that this is the configured number.
             VarInt::from_u64(inner.max_concurrent_streams(dir)).unwrap_or(VarInt::MAX)
         });
-        Self {
+        let mut this = Self {
             inner,
             batch: BatchSizer::default(),
             additions,
             granted,
             deferral: deferral.map(Box::new),
+            datagrams: Received::new(additions.datagram_bytes),
             gates: [Gate::take_built(), None],
             confirmed: false,
             moves: Moves::default(),
-        }
+        };
+        // What came with a first packet.
+        this.collect_datagrams();
+        this
     }
 
     // Input
@@ -96,7 +102,10 @@ impl Connection {
             Some(deferral) if deferral.link.is_away() && !self.inner.is_closed() => {
                 deferral.hold(event);
             }
-            _ => self.inner.handle_event(event),
+            _ => {
+                self.inner.handle_event(event);
+                self.collect_datagrams();
+            }
         }
         // A client that moved has a path, and a controller, of its own.
         if self.side().is_server()
@@ -107,12 +116,20 @@ impl Connection {
         }
     }
 
+    /// Take over what quinn-proto has, which would keep more alive than it says.
+    fn collect_datagrams(&mut self) {
+        while let Some(datagram) = self.inner.datagrams().recv() {
+            self.datagrams.push(datagram);
+        }
+    }
+
     /// The same for what does not come from the network, or came before: `bytes` that do not count.
     pub(crate) fn inject(&mut self, event: ConnectionEvent, bytes: usize) {
         if let Some(deferral) = &mut self.deferral {
             deferral.inject(bytes);
         }
         self.inner.handle_event(event);
+        self.collect_datagrams();
     }
 
     /// Do what is due at `now`. Too early a call is harmless.
@@ -276,7 +293,10 @@ impl Connection {
 
     /// Unreliable datagrams (RFC 9221).
     pub fn datagrams(&mut self) -> Datagrams<'_> {
-        self.inner.datagrams()
+        Datagrams {
+            inner: self.inner.datagrams(),
+            received: &mut self.datagrams,
+        }
     }
 
     /// Close with an application's code and reason (RFC 9000 section 10.2). What has not been

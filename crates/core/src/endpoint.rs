@@ -264,6 +264,8 @@ impl Endpoint {
             Ok((handle, mut connection)) if connection.is_closed() => {
                 // A client that gave up before its first packet says so in it. quinn-proto then waits
                 // for nothing that would end the connection but its idle timeout, if it has one.
+                // What a client did wrong in a packet that came before this call it is told.
+                let answer = connection.poll_transmit(now, 1, response);
                 self.inner.handle_event(handle, EndpointEvent::drained());
                 let cause = std::iter::from_fn(|| connection.poll())
                     .find_map(|event| match event {
@@ -273,7 +275,7 @@ impl Endpoint {
                     .unwrap_or(quinn_proto::ConnectionError::Reset);
                 Err(Box::new(AcceptError {
                     cause,
-                    response: None,
+                    response: answer,
                 }))
             }
             Ok((handle, connection)) => {

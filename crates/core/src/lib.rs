@@ -48,6 +48,7 @@ mod cid;
 mod config;
 mod connection;
 pub mod crypto;
+mod datagrams;
 mod deferral;
 mod early;
 mod endpoint;
@@ -65,6 +66,7 @@ pub use cid::{QuicLbCidGenerator, QuicLbConfig, QuicLbError};
 pub use config::{ClientConfig, EndpointConfig, ServerConfig, ShardError, TransportConfig};
 pub use connection::Connection;
 pub use crypto::offload::HandshakeJob;
+pub use datagrams::Datagrams;
 pub use endpoint::{Endpoint, EndpointStats, SocketTraits};
 pub use error::{Blame, blame};
 pub use timers::{DeadlineGrid, TimerQueue};
@@ -75,13 +77,13 @@ pub use tls::crypto_provider;
 pub use quinn_proto::{
     AcceptError, AckFrequencyConfig, ApplicationClose, BloomTokenLog, Chunk, Chunks, ClosedStream,
     ConfigError, ConnectError, ConnectionClose, ConnectionError, ConnectionEvent, ConnectionHandle,
-    ConnectionId, ConnectionIdGenerator, ConnectionStats, DatagramEvent, Datagrams, Dir,
-    EcnCodepoint, EndpointEvent, Event, FinishError, FrameStats, FrameType, IdleTimeout, Incoming,
-    InvalidCid, MtuDiscoveryConfig, NoneTokenLog, NoneTokenStore, PathStats, ReadError,
-    ReadableError, RecvStream, RetryError, SendDatagramError, SendStream, Side, StdSystemTime,
-    StreamEvent, StreamId, Streams, TimeSource, TokenLog, TokenMemoryCache, TokenReuseError,
-    TokenStore, Transmit, TransportError, TransportErrorCode, UdpStats, ValidationTokenConfig,
-    VarInt, VarIntBoundsExceeded, WriteError, Written, congestion, transport_parameters,
+    ConnectionId, ConnectionIdGenerator, ConnectionStats, DatagramEvent, Dir, EcnCodepoint,
+    EndpointEvent, Event, FinishError, FrameStats, FrameType, IdleTimeout, Incoming, InvalidCid,
+    MtuDiscoveryConfig, NoneTokenLog, NoneTokenStore, PathStats, ReadError, ReadableError,
+    RecvStream, RetryError, SendDatagramError, SendStream, Side, StdSystemTime, StreamEvent,
+    StreamId, Streams, TimeSource, TokenLog, TokenMemoryCache, TokenReuseError, TokenStore,
+    Transmit, TransportError, TransportErrorCode, UdpStats, ValidationTokenConfig, VarInt,
+    VarIntBoundsExceeded, WriteError, Written, congestion, transport_parameters,
 };
 #[cfg(feature = "qlog")]
 pub use quinn_proto::{QlogConfig, QlogStream};

@@ -28,6 +28,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         "polyquic-testkit",
         &["polyquic-core", "polyquic-runtime", "polyquic-endpoint"],
     ),
+    // It speaks the wire format by itself, and borrows TLS.
+    ("polyquic-hostile", &["polyquic-core"]),
     (
         "polyquic",
         &[

@@ -8,6 +8,9 @@ use quinn_proto::{AckFrequencyConfig, Dir, IdleTimeout, MtuDiscoveryConfig, VarI
 
 use crate::gate::GatedFactory;
 
+/// Of received datagrams to keep.
+const DATAGRAM_BYTES: usize = 1_250_000;
+
 /// Streams that the peer may open before it has opened any, by [`Dir`]. More are granted as it
 /// does, see [`Additions::grown`].
 ///
@@ -49,6 +52,8 @@ pub(crate) struct Additions {
     streams: [VarInt; 2],
     /// Whether its datagrams may share a send.
     pub(crate) segmentation_offload: bool,
+    /// Of received datagrams to keep, with what each costs besides its bytes.
+    pub(crate) datagram_bytes: usize,
 }
 
 impl Additions {
@@ -238,10 +243,11 @@ impl TransportConfig {
         self
     }
 
-    /// Bytes of received datagrams to keep until they are read, the oldest being dropped; `None`
-    /// refuses datagrams (RFC 9221). Default: 1,250,000.
+    /// Bytes of received datagrams to keep until they are read, the oldest being dropped, 48 of
+    /// overhead for each included; `None` refuses datagrams (RFC 9221). Default: 1,250,000.
     pub fn datagram_receive_buffer_size(&mut self, bytes: Option<usize>) -> &mut Self {
         self.edit().datagram_receive_buffer_size(bytes);
+        self.additions.datagram_bytes = bytes.unwrap_or(0);
         self
     }
 
@@ -290,12 +296,14 @@ impl Default for TransportConfig {
             additions: Additions {
                 streams: [limit; 2],
                 segmentation_offload: true,
+                datagram_bytes: 0,
             },
             eager_streams: false,
             controller_chosen: false,
         };
         this.set_streams(Dir::Bi, limit);
         this.set_streams(Dir::Uni, limit);
+        this.datagram_receive_buffer_size(Some(DATAGRAM_BYTES));
         this.mtu_discovery_config(Some(mtu_discovery));
         let factory = Arc::new(GatedFactory(Arc::new(congestion::CubicConfig::default())));
         this.edit().congestion_controller_factory(factory);
