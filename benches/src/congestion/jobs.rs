@@ -35,11 +35,12 @@ const OUTAGE: Duration = Duration::from_secs(2);
 /// Share of the goodput before an accident at which a transfer has recovered.
 const RECOVERED: f64 = 0.8;
 /// Stream receive windows that are compared; `None` is the default.
-const WINDOWS: [(&str, Option<u32>); 4] = [
+///
+/// More yet is what the links are measured with.
+const WINDOWS: [(&str, Option<u32>); 3] = [
     ("1250000", None),
     ("2500000", Some(2_500_000)),
     ("5000000", Some(5_000_000)),
-    ("16777216", Some(WINDOW_BYTES)),
 ];
 /// From when on two transfers are compared.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -180,7 +181,12 @@ impl Job {
     /// Simulates it; figures, and series if they are wanted.
     pub fn run(&self) -> (Figures, Option<Value>) {
         let seen = self.transfer.run();
-        let series = matches!(self.group, "pair" | "late" | "rtt" | "outage" | "mtu");
+        // What is plotted.
+        let series = match self.group {
+            "pair" => self.scenario != "codel",
+            "late" | "rtt" => self.scenario == "1bdp",
+            group => matches!(group, "outage" | "mtu"),
+        };
         let series = series && self.transfer.seed == SEEDS[0];
         (self.figures(&seen), series.then(|| self.series(&seen)))
     }
@@ -213,6 +219,11 @@ impl Job {
                     ("marked", seen.marked as f64),
                 ];
                 figures.extend(waits);
+                let mut rates = first.rates.clone();
+                if !rates.is_empty() {
+                    rates.sort_unstable();
+                    figures.push(("asked_rate", rates[rates.len() / 2] as f64 * 1e-6));
+                }
                 figures
             }
             // What is not done is the whole time, and shown as such.
@@ -224,19 +235,21 @@ impl Job {
                 let before = rate(0, from - Duration::from_secs(3), from);
                 let window = Duration::from_millis(500);
                 let since = entries(to, end);
-                let first_byte = since.clone().find(|&it| first.bytes(it..it + 1) > 0);
                 let recovered = since.clone().find(|&it| {
                     let at = ENTRY * it as u32;
                     at + window <= end && rate(0, at, at + window) >= before * RECOVERED
                 });
-                let after = |entry: Option<usize>| {
-                    let entry = entry.unwrap_or(since.end);
-                    (entry - since.start) as f64 * ENTRY.as_secs_f64()
-                };
+                let recovered = recovered.unwrap_or(since.end) - since.start;
+                let arrivals = since.map(|it| first.bytes(it..it + 1));
+                let (mut silence, mut length) = (0, 0);
+                for bytes in arrivals {
+                    length = if bytes == 0 { length + 1 } else { 0 };
+                    silence = silence.max(length);
+                }
                 vec![
                     ("before", before),
-                    ("silent", after(first_byte)),
-                    ("recovery", after(recovered)),
+                    ("silent", silence as f64 * ENTRY.as_secs_f64()),
+                    ("recovery", recovered as f64 * ENTRY.as_secs_f64()),
                 ]
             }
             Measure::Share(from) => {

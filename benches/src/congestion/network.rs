@@ -96,7 +96,7 @@ impl Network {
                 1_000_000_000,
                 Link::lan(),
             )
-            .watched(2),
+            .watched(1),
             Self::new(
                 "dsl",
                 "DSL",

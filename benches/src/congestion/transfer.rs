@@ -80,6 +80,8 @@ pub struct Sent {
     pub received: Vec<u64>,
     /// Congestion window in bytes at the end of each [`ENTRY`].
     pub windows: Vec<u64>,
+    /// Rate in bit/s that the controller asks for at the end of each [`ENTRY`], if it has one.
+    pub rates: Vec<u64>,
     /// When all had arrived, since the beginning.
     pub done: Option<Duration>,
     /// Packets that the server sent.
@@ -153,7 +155,11 @@ impl Transfer {
             .iter()
             .enumerate()
             .map(|(index, flow)| {
-                let own = Link::new().delay(flow.round_trip / 2);
+                let mut own = Link::new().delay(flow.round_trip / 2);
+                if self.flows.len() > 1 {
+                    // Or else the same one of two finds the queue full again and again.
+                    own = own.jitter(Duration::from_micros(500));
+                }
                 let server = sim.host_with(&format!("server {index}"), own);
                 let client = sim.host_below(&format!("client {index}"), &router, Link::new());
                 let state = Rc::new(RefCell::new(State::default()));
@@ -212,8 +218,7 @@ impl Transfer {
 
         let stats = access.stats_down();
         for state in &states {
-            watch(&mut state.borrow_mut());
-            state.borrow_mut().sent.windows.pop();
+            count(&mut state.borrow_mut());
         }
         Seen {
             flows: states.iter().map(|it| it.borrow().sent.clone()).collect(),
@@ -315,13 +320,25 @@ impl Transfer {
     }
 }
 
-/// Notes how the sender of a flow is.
+/// Notes what the sender of a flow is up to.
 fn watch(state: &mut State) {
-    let path = state.server.as_ref().map(|it| it.stats().path);
-    let path = path.unwrap_or_default();
-    state.sent.windows.push(path.cwnd);
-    state.sent.packets = path.sent_packets;
-    state.sent.lost = path.lost_packets;
+    count(state);
+    let Some(server) = &state.server else {
+        state.sent.windows.push(0);
+        return;
+    };
+    let metrics = server.congestion_state().metrics();
+    state.sent.windows.push(metrics.congestion_window);
+    state.sent.rates.extend(metrics.pacing_rate);
+}
+
+/// Notes what it has sent.
+fn count(state: &mut State) {
+    if let Some(server) = &state.server {
+        let path = server.stats().path;
+        state.sent.packets = path.sent_packets;
+        state.sent.lost = path.lost_packets;
+    }
 }
 
 /// The value below which `share` of the weight is.
