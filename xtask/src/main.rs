@@ -1,4 +1,4 @@
-//! The project's commands: `cargo xtask test | ci | tidy | bench | icount | demo`.
+//! The project's commands: `cargo xtask test | ci | tidy | bench | congestion | icount | demo`.
 //!
 //! Everything that a contributor or a machine has to run is here rather than in shell scripts or
 //! in one CI system's language, so that it is the same for both, and type-checked.
@@ -8,6 +8,7 @@
 mod bench;
 mod ci;
 mod command;
+mod congestion;
 mod demo;
 mod icount;
 mod metadata;
@@ -27,6 +28,7 @@ usage: cargo xtask COMMAND
   ci             everything that a change must pass: formatting, lints, docs, tidy, tests, demo
   tidy           the project's own rules: dependency arrows, purity of the core, docs, licences
   bench [...]    measure against other QUIC stacks; `cargo xtask bench --help` lists the options
+  congestion     compare congestion controllers on simulated links; `--help` lists the options
   icount [...]   count the instructions of the protocol machines; needs valgrind
   demo [FILE]    move FILE between every pair of executors and print a table
 ";
@@ -51,6 +53,7 @@ fn run(command: &str, arguments: Vec<String>) -> Result<()> {
         "ci" => ci::run(&arguments),
         "tidy" => tidy::run(&arguments),
         "bench" => bench::run(&arguments),
+        "congestion" => congestion::run(&arguments),
         "icount" => icount::run(&arguments),
         "demo" => demo::run(&arguments),
         "" | "help" | "--help" | "-h" => {
