@@ -430,10 +430,7 @@ fn bbr(results: &Results) -> Result<String> {
 }
 
 fn plots(results: &Results) -> Result<Vec<(&'static str, String)>> {
-    let seeds = format!(
-        "Median of {} seeds; whiskers: the lowest and the highest.",
-        results.seeds()
-    );
+    let seeds = "Medians; whiskers: the lowest and the highest seed.";
     let percent: &[_] = &[
         (0.0, "0"),
         (25.0, "25"),
