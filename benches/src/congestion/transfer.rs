@@ -6,7 +6,7 @@ use bytes::Bytes;
 use polyquic::{
     ClientConfig, Connection, Endpoint, IdleTimeout, ServerConfig, TransportConfig, VarInt,
     rustls::RootCertStore,
-    sim::{Host, Link, Sim, TooLarge, TraceHash, identity},
+    sim::{Host, Link, Router, Sim, TooLarge, TraceHash, identity},
 };
 
 use super::{
@@ -150,24 +150,13 @@ impl Transfer {
         let router = sim.router("bottleneck", self.network.down.clone());
         let access = router.access();
         access.set_up(self.network.up.clone());
-        let states: Vec<Rc<RefCell<State>>> = self
-            .flows
-            .iter()
-            .enumerate()
-            .map(|(index, flow)| {
-                let mut own = Link::new().delay(flow.round_trip / 2);
-                if self.flows.len() > 1 {
-                    // Or else the same one of two finds the queue full again and again.
-                    own = own.jitter(Duration::from_micros(500));
-                }
-                let server = sim.host_with(&format!("server {index}"), own);
-                let client = sim.host_below(&format!("client {index}"), &router, Link::new());
-                let state = Rc::new(RefCell::new(State::default()));
-                self.serve(flow.controller, &server, &state);
-                self.fetch(&sim, *flow, &server, &client, &state);
-                state
-            })
-            .collect();
+        // Inside, so that what configurations draw comes from the simulation too.
+        let states: Vec<_> = sim.run(async {
+            let flows = self.flows.iter().enumerate();
+            flows
+                .map(|(index, flow)| self.begin(&sim, &router, index, *flow))
+                .collect()
+        });
 
         let mut waits: Vec<(f64, u64)> = Vec::new();
         let mut walk = Walk::new(self.seed, self.network.rate);
@@ -230,6 +219,21 @@ impl Transfer {
             elapsed: sim.elapsed(),
             trace: sim.trace(),
         }
+    }
+
+    /// Starts the applications of a flow.
+    fn begin(&self, sim: &Sim, router: &Router, index: usize, flow: Flow) -> Rc<RefCell<State>> {
+        let mut own = Link::new().delay(flow.round_trip / 2);
+        if self.flows.len() > 1 {
+            // Or else the same one of two finds the queue full again and again.
+            own = own.jitter(Duration::from_micros(500));
+        }
+        let server = sim.host_with(&format!("server {index}"), own);
+        let client = sim.host_below(&format!("client {index}"), router, Link::new());
+        let state = Rc::default();
+        self.serve(flow.controller, &server, &state);
+        self.fetch(sim, flow, &server, &client, &state);
+        state
     }
 
     fn transport(&self, controller: Controller) -> Arc<TransportConfig> {

@@ -48,7 +48,7 @@ pub(super) fn bars(
 ) -> Result<String> {
     const LABELS: f64 = 138.0;
     const WIDTH: f64 = 215.0;
-    const GAP: f64 = 22.0;
+    const GAP: f64 = 36.0;
     const BAR: f64 = 11.0;
     const STEP: f64 = 13.0;
     let group = 3.0 * STEP + 10.0;

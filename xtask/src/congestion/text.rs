@@ -19,8 +19,7 @@ pub(super) const AFTER_ADVICE: &str = "
 - **Set the window first.** On long fast paths the receiver’s stream window decides before any
   controller does; see [Windows](#windows).
 - **Loss that is not congestion is what CUBIC and NewReno cannot bear**, by design: at 1 % they use a
-  tenth of such a path. If it is a path of your own that nobody else uses, BBR repairs that, and so
-  do several connections at a time.
+  tenth of such a path. If it is a path of your own that nobody else uses, BBR repairs that.
 - **quinn-proto’s BBR takes the path from everybody else** and does not heed ECN. What is
   wrong with it is [below](#quinn-protos-bbr). It is not BBR as Linux or Chromium have it.
 - **A deep buffer is full with any of them**: hundreds of milliseconds that every other connection of the
@@ -111,8 +110,8 @@ The servers and clients are polyquic on [its simulator](ARCHITECTURE.md): the re
 controllers, the real cryptography, with virtual time and a model network. Packets are 1,452 bytes of UDP payload once
 path MTU discovery is done. Figures are medians of the seeds, with the lowest and the highest in
 parentheses where they differ by more than 2 %. With the same seed CUBIC and NewReno give the same
-figures to the last digit, on any machine; a test repeats some of them. BBR draws from the system’s
-randomness, so that it differs a little. Where a link loses nothing and has no jitter, seeds change next to nothing, and ranges
+figures to the last digit; a test repeats some of them. BBR draws from the system’s
+randomness, so that it differs a little each time. Where a link loses nothing and has no jitter, seeds change next to nothing, and ranges
 are narrow.
 
 ```console
