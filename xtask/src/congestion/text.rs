@@ -111,7 +111,8 @@ controllers, the real cryptography, with virtual time and a model network. Packe
 path MTU discovery is done. Figures are medians of the seeds, with the lowest and the highest in
 parentheses where they differ by more than 2 %. With the same seed CUBIC and NewReno give the same
 figures to the last digit; a test repeats some of them. BBR draws from the system’s
-randomness, so that it differs a little each time. Where a link loses nothing and has no jitter, seeds change next to nothing, and ranges
+randomness, so it promises less; the runs that were repeated came out the same all the same, as what it draws for is
+the pacing that nobody uses. Where a link loses nothing and has no jitter, seeds change next to nothing, and ranges
 are narrow.
 
 ```console
