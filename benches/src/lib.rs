@@ -27,6 +27,8 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+#[cfg(feature = "congestion")]
+pub mod congestion;
 pub mod options;
 pub mod peer;
 pub mod probe;

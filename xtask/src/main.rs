@@ -9,6 +9,7 @@
 mod bench;
 mod ci;
 mod command;
+mod congestion;
 mod demo;
 mod fuzz;
 mod icount;
@@ -31,6 +32,7 @@ usage: cargo xtask COMMAND
   ci             everything that a change must pass: formatting, lints, docs, tidy, tests, demo
   tidy           the project's own rules: dependency arrows, purity of the core, docs, licences
   bench [...]    measure against other QUIC stacks; `cargo xtask bench --help` lists the options
+  congestion     compare congestion controllers on simulated links; `--help` lists the options
   icount [...]   count the instructions of the protocol machines; needs valgrind
   fuzz [...]     run the fuzz targets of crates/fuzz; `cargo xtask fuzz --help` lists the options
   sanitize       the tests of the code that is unsafe, with AddressSanitizer
@@ -61,6 +63,7 @@ fn run(command: &str, arguments: Vec<String>) -> Result<()> {
         "bench" => bench::run(&arguments),
         "fuzz" => fuzz::run(&arguments),
         "sanitize" => fuzz::sanitize(&arguments),
+        "congestion" => congestion::run(&arguments),
         "icount" => icount::run(&arguments),
         "demo" => demo::run(&arguments),
         "schedules" => schedules::run(&arguments),

@@ -15,7 +15,7 @@ mod metrics;
 mod options;
 mod page;
 mod pair;
-mod plot;
+pub(crate) mod plot;
 mod private;
 mod publish;
 mod report;

@@ -30,6 +30,8 @@ pub(super) const PAGE: &str = "docs/BENCHMARKS.md";
 pub(super) const DIRECTORY: &str = "docs/benchmarks";
 /// What people have to say about it.
 const NOTES: &str = "docs/benchmarks/notes.md";
+/// How names of files there begin that are another page's.
+const OTHERS: &str = "congestion";
 /// Before the names of the files, in the page's first line.
 const MARK: &str = "<!-- cargo xtask bench --page ";
 
@@ -106,7 +108,11 @@ fn named(file: &Path) -> Result<String> {
 fn all(root: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(root.join(DIRECTORY))? {
-        let path = Path::new(DIRECTORY).join(entry?.file_name());
+        let name = entry?.file_name();
+        if name.to_string_lossy().starts_with(OTHERS) {
+            continue;
+        }
+        let path = Path::new(DIRECTORY).join(name);
         if path.extension().is_some_and(|it| it == "json") && path != Path::new(icount::BASELINE) {
             names.push(named(&path)?);
         }
@@ -123,8 +129,13 @@ fn all(root: &Path) -> Result<Vec<String>> {
 fn stale(root: &Path, outputs: &[Output]) -> Result<Vec<String>> {
     let mut stale = Vec::new();
     for entry in fs::read_dir(root.join(DIRECTORY))? {
-        let file = format!("{DIRECTORY}/{}", entry?.file_name().to_string_lossy());
-        if file.ends_with(".svg") && outputs.iter().all(|(known, _)| *known != file) {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        let file = format!("{DIRECTORY}/{name}");
+        if name.ends_with(".svg")
+            && !name.starts_with(OTHERS)
+            && outputs.iter().all(|(known, _)| *known != file)
+        {
             stale.push(file);
         }
     }

@@ -11,11 +11,11 @@ use super::report::{Spread, figure};
 
 const FONT: &str = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif";
 const BACKGROUND: &str = "#ffffff";
-const INK: &str = "#1f2328";
-const FAINT: &str = "#59636e";
-const GRID: &str = "#d8dee4";
+pub(crate) const INK: &str = "#1f2328";
+pub(crate) const FAINT: &str = "#59636e";
+pub(crate) const GRID: &str = "#d8dee4";
 
-const MARGIN: f64 = 20.0;
+pub(crate) const MARGIN: f64 = 20.0;
 const ROW: f64 = 24.0;
 const BAR: f64 = 14.0;
 const LABELS: f64 = 178.0;
@@ -346,7 +346,7 @@ fn trimmed(number: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn document(
+pub(crate) fn document(
     title: &str,
     subtitle: &str,
     description: &str,
@@ -388,7 +388,7 @@ fn document(
 }
 
 #[expect(clippy::too_many_arguments, reason = "attributes of one element")]
-fn text(
+pub(crate) fn text(
     body: &mut String,
     x: f64,
     y: f64,
@@ -406,7 +406,7 @@ fn text(
     );
 }
 
-fn line(body: &mut String, from: (f64, f64), to: (f64, f64), colour: &str, width: &str) {
+pub(crate) fn line(body: &mut String, from: (f64, f64), to: (f64, f64), colour: &str, width: &str) {
     let _ = writeln!(
         body,
         "<line x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" stroke=\"{colour}\" \
@@ -423,12 +423,12 @@ fn escaped(text: &str) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Elements are closed in the order in which they were opened, attributes are quoted, and text
     /// has no bare markup.
-    pub(in super::super) fn assert_well_formed(xml: &str) {
+    pub(crate) fn assert_well_formed(xml: &str) {
         let mut open: Vec<&str> = Vec::new();
         let mut rest = xml;
         while let Some(start) = rest.find('<') {

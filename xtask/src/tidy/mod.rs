@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{bench, command, metadata};
+use crate::{bench, command, congestion, metadata};
 
 /// Something that breaks a rule, and where.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,9 +96,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             problems.extend(prose::links(file, text, &|target| tree.exists(target)));
         }
     }
-    let page = bench::check(&root)?;
+    let mut pages = bench::check(&root)?;
+    pages.extend(congestion::check(&root)?);
     problems.extend(
-        page.into_iter()
+        pages
+            .into_iter()
             .map(|(file, it)| Problem::new(&file, 0, it)),
     );
     problems.extend(licences::check(

@@ -259,6 +259,8 @@ impl TransportConfig {
 
     /// The congestion controller: [`congestion::CubicConfig`] (the default),
     /// [`congestion::NewRenoConfig`], [`congestion::BbrConfig`] (experimental), or one of your own.
+    /// CUBIC is the one to keep unless a path is known to lose packets without being congested and is
+    /// nobody else's: `docs/CONGESTION.md` in the repository has figures.
     /// See that its initial window holds at least two packets of [`initial_mtu`](Self::initial_mtu).
     pub fn congestion_controller_factory(
         &mut self,
