@@ -265,12 +265,12 @@ impl World {
                 }
                 Event::Timer(id, set) => {
                     let mut timers = self.timers.borrow_mut();
-                    if let Some(timer) = timers.entries.get_mut(&id) {
-                        if timer.set == set {
-                            timer.pending = false;
-                            if let Some(waker) = timer.waker.take() {
-                                waker.wake();
-                            }
+                    if let Some(timer) = timers.entries.get_mut(&id)
+                        && timer.set == set
+                    {
+                        timer.pending = false;
+                        if let Some(waker) = timer.waker.take() {
+                            waker.wake();
                         }
                     }
                 }

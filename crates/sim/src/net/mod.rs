@@ -241,10 +241,10 @@ impl Net {
                 Step::Busy(until) => queue.push(until, Event::Transmitted(id)),
                 Step::Note(fate, packet) => trace.packet(now, fate, &packet),
                 Step::Report(packet, mtu) => {
-                    if let Some(&node) = self.addresses.get(&packet.src.ip()) {
-                        if let Kind::Interface { host, .. } = self.nodes[node].kind {
-                            self.path_mtu.insert((host, packet.dst.ip()), mtu);
-                        }
+                    if let Some(&node) = self.addresses.get(&packet.src.ip())
+                        && let Kind::Interface { host, .. } = self.nodes[node].kind
+                    {
+                        self.path_mtu.insert((host, packet.dst.ip()), mtu);
                     }
                 }
             }

@@ -115,10 +115,9 @@ impl NatState {
             .inside
             .get(&inside)
             .is_some_and(|it| now - it.used > timeout)
+            && let Some(mapping) = self.inside.remove(&inside)
         {
-            if let Some(mapping) = self.inside.remove(&inside) {
-                self.outside.remove(&(inside.is_ipv6(), mapping.port));
-            }
+            self.outside.remove(&(inside.is_ipv6(), mapping.port));
         }
     }
 }

@@ -91,18 +91,18 @@ impl Pipe {
         if self.cut {
             return self.lose(Fate::Cut, packet, steps);
         }
-        if let Some(filter) = &mut self.filter {
-            if filter(&mut packet) == Verdict::Drop {
-                return self.lose(Fate::Filtered, packet, steps);
-            }
+        if let Some(filter) = &mut self.filter
+            && filter(&mut packet) == Verdict::Drop
+        {
+            return self.lose(Fate::Filtered, packet, steps);
         }
-        if let Some((mtu, too_large)) = self.link.mtu {
-            if packet.size() > mtu.into() {
-                if too_large == TooLarge::Reported {
-                    steps.push(Step::Report(packet.clone(), mtu));
-                }
-                return self.lose(Fate::TooLarge, packet, steps);
+        if let Some((mtu, too_large)) = self.link.mtu
+            && packet.size() > mtu.into()
+        {
+            if too_large == TooLarge::Reported {
+                steps.push(Step::Report(packet.clone(), mtu));
             }
+            return self.lose(Fate::TooLarge, packet, steps);
         }
         if self.loses(rng) {
             return self.lose(Fate::Lost, packet, steps);
@@ -191,13 +191,12 @@ impl Pipe {
         while let Some((since, mut packet)) = self.queue.pop_front() {
             self.queued -= packet.size();
             let wait = now - since;
-            if let Some(codel) = self.link.queue.codel {
-                if self.control.acts(codel, now, wait, self.queued)
-                    && !(codel.ecn && self.mark(&mut packet, steps))
-                {
-                    self.lose(Fate::CoDel, packet, steps);
-                    continue;
-                }
+            if let Some(codel) = self.link.queue.codel
+                && self.control.acts(codel, now, wait, self.queued)
+                && !(codel.ecn && self.mark(&mut packet, steps))
+            {
+                self.lose(Fate::CoDel, packet, steps);
+                continue;
             }
             let wait = Duration::from_nanos(wait);
             self.stats.waited += wait;
