@@ -91,6 +91,7 @@ fn markdown_quotes_code_that_is_compiled() {
     sources.extend(files(&package.join("tests"), "rs"));
     // The conformance suite is instantiated there, as an adapter of one's own would.
     sources.extend(files(&root.join("crates/smol/tests"), "rs"));
+    sources.extend(files(&root.join("crates/hostile/tests"), "rs"));
     let sources: Vec<_> = sources
         .iter()
         .map(|file| fs::read_to_string(file).unwrap())
