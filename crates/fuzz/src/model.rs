@@ -326,7 +326,7 @@ impl Model {
             // Legal during the handshake, when it is genuine, and else hard to tell.
             Frame::Crypto => self.legal &= !self.fuzzed,
             // An empty one is not taken.
-            Frame::NewConnectionId(id) if id.is_empty() => self.legal = false,
+            Frame::NewConnectionId([]) => self.legal = false,
             Frame::NewConnectionId(id) => {
                 self.puppet_ids.push(id.to_vec());
                 self.legal &= !self.fuzzed;
