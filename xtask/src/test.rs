@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use crate::{command, metadata};
 
 /// A test that is silent for so long hangs. Compiling the slowest dependency takes less.
-const SILENCE_LIMIT: Duration = Duration::from_secs(600);
+const SILENCE_LIMIT: Duration = Duration::from_secs(1200);
 
 /// Features whose code the other features would otherwise be built beside, so that something
 /// missing in one of them stays hidden: each is built alone.

@@ -492,11 +492,6 @@ impl Plan {
         self.links().any(|it| it.duplicate > 0.0)
     }
 
-    /// Whether any link damages packets.
-    pub(crate) fn corrupts(&self) -> bool {
-        self.links().any(|it| it.corrupt > 0.0)
-    }
-
     /// No round trip takes longer, however full queues are.
     pub(crate) fn worst_round_trip(&self) -> Duration {
         self.links().map(LinkPlan::worst).sum()
