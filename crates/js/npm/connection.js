@@ -18,21 +18,38 @@ export function load(source) {
   return loading;
 }
 
-/** A transport that remembers why it failed, which says more than what QUIC makes of it. */
+/** `transport` as the module gets it: closed once, and remembering why it failed, which says more than
+ *  what QUIC makes of it. */
 function watched(transport) {
   const watch = { failure: undefined };
-  const start = transport.start.bind(transport);
-  transport.start = (receiver) => {
-    start({
-      datagram: receiver.datagram,
-      writable: receiver.writable,
-      failed(error) {
-        watch.failure ??=
-          error instanceof Error ? error : new QuicError('TransportLostError', String(error));
-        receiver.failed(error);
-      },
-    });
+  let open = true;
+  watch.transport = {
+    localAddress: transport.localAddress,
+    maxDatagramSize: transport.maxDatagramSize,
+    mayFragment: transport.mayFragment,
+    start(receiver) {
+      transport.start({
+        datagram: receiver.datagram,
+        writable: receiver.writable,
+        failed(error) {
+          watch.failure ??=
+            error instanceof Error ? error : new QuicError('TransportLostError', String(error));
+          if (open) receiver.failed(error);
+        },
+      });
+    },
+    send: (data, address, port) => transport.send(data, address, port),
+    close() {
+      if (open) {
+        open = false;
+        transport.close();
+      }
+    },
   };
+  if (transport.sendBatch) {
+    watch.transport.sendBatch = (data, size, address, port) =>
+      transport.sendBatch(data, size, address, port);
+  }
   return watch;
 }
 
@@ -139,9 +156,9 @@ export async function connectBy(transport, { address, port, serverName }, option
   const watch = watched(transport);
   let endpoint;
   try {
-    endpoint = new wasm.RawEndpoint(transport, options);
+    endpoint = new wasm.RawEndpoint(watch.transport, options);
   } catch (error) {
-    transport.close();
+    watch.transport.close();
     throw error;
   }
   const end = async () => {
@@ -167,7 +184,6 @@ export async function connectBy(transport, { address, port, serverName }, option
 /** Whoever connects by `transport`, one after the other. */
 export class Server {
   #endpoint;
-  #transport;
   #waiting = [];
   #wanted = [];
   #done = false;
@@ -176,11 +192,10 @@ export class Server {
 
   constructor(transport, options) {
     const watch = watched(transport);
-    this.#transport = transport;
     try {
-      this.#endpoint = new wasm.RawEndpoint(transport, plain(options));
+      this.#endpoint = new wasm.RawEndpoint(watch.transport, plain(options));
     } catch (error) {
-      transport.close();
+      watch.transport.close();
       throw error;
     }
     this.address = {

@@ -113,8 +113,8 @@ fn transport_code(code: TransportErrorCode) -> (&'static str, JsValue) {
 /// TLS alerts travel as codes from 0x100 (RFC 9001 section 4.8).
 fn name(code: TransportErrorCode) -> &'static str {
     match u64::from(code) {
-        // bad_certificate to certificate_unknown, and unknown_ca.
-        0x12a..=0x12e | 0x130 => "CertificateError",
+        // bad_certificate to certificate_unknown, unknown_ca, and access_denied for a hash.
+        0x12a..=0x12e | 0x130 | 0x131 => "CertificateError",
         0x100..=0x1ff => "TlsError",
         0x2 => "ConnectionRefusedError",
         _ => "TransportError",

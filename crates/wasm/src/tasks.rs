@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 
 use js_sys::Function;
 use wasm_bindgen::prelude::*;
@@ -142,7 +142,8 @@ pub(crate) fn start(future: impl Future<Output = ()> + 'static) {
     let id = handle.id;
     let mut future: Running = Box::pin(future);
     let waker = Waker::from(handle);
-    if let Poll::Pending = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+    let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+    if polled.is_pending() {
         LOOP.with(|it| it.tasks.borrow_mut().insert(id, future));
     }
 }
