@@ -37,7 +37,7 @@ export async function startRelay(t, { refuse } = {}) {
     const text = (message) => socket.write(frame(1, Buffer.from(JSON.stringify(message))));
     const close = (code, error, message) => {
       text({ error, message });
-      socket.write(frame(8, Buffer.from([code >> 8, code & 255])));
+      socket.end(frame(8, Buffer.from([code >> 8, code & 255])));
     };
     clients.add(close);
     socket.on('error', () => {});
@@ -48,7 +48,7 @@ export async function startRelay(t, { refuse } = {}) {
     if (refuse) return close(refuse.code, refuse.error, refuse.message);
     const [address, port] = target.split(':');
     text({ target, maxDatagramSize: 1400 });
-    udp.on('message', (data) => socket.write(frame(2, data)));
+    udp.on('message', (data) => socket.writable && socket.write(frame(2, data)));
     let rest = Buffer.alloc(0);
     socket.on('data', (data) => {
       rest = Buffer.concat([rest, data]);
@@ -68,7 +68,7 @@ export async function startRelay(t, { refuse } = {}) {
         if (opcode === 2) {
           relay.datagrams += 1;
           udp.send(body, Number(port), address);
-        } else if (opcode === 8) {
+        } else if (opcode === 8 && socket.writable) {
           socket.end(frame(8, body));
         }
       }

@@ -59,14 +59,14 @@ export async function webSocketTransport(relay, { host, port }, options = {}) {
   let hello;
   try {
     hello = await new Promise((resolve, reject) => {
-      socket.onclose = (event) => {
-        // A browser does not say why a connection could not be made.
-        const error = event.code === 1006 && !said
-          ? new QuicError('RelayUnreachableError', `cannot connect to the relay ${relay}`)
-          : why(event);
-        reject(signal?.aborted ? signal.reason : error);
-      };
-      socket.onerror = () => {};
+      const fail = (error) => reject(signal?.aborted ? signal.reason : error);
+      // A browser does not say why a connection could not be made.
+      const unreachable = () =>
+        fail(new QuicError('RelayUnreachableError', `cannot connect to the relay ${relay}`));
+      socket.onclose = (event) =>
+        event.code === 1006 && !said ? unreachable() : fail(why(event));
+      // `close` follows and knows more, except in some versions of Node, where it does not follow.
+      socket.onerror = () => setTimeout(unreachable, 0);
       socket.onmessage = ({ data }) => {
         if (typeof data !== 'string') return;
         const message = parse(data);
