@@ -9,7 +9,7 @@ use js_sys::{Function, Promise};
 use polyquic_runtime::{Clock, Job, Runtime, Spawn};
 use wasm_bindgen::prelude::*;
 
-use crate::socket::{JsSocket, JsTransport, describe};
+use crate::socket::{JsSocket, JsTransport, io_error};
 use crate::timers::WasmTimer;
 use crate::{clock, tasks};
 
@@ -114,7 +114,7 @@ impl Runtime for WasmRuntime {
                 &addr.ip().to_string().into(),
                 &addr.port().into(),
             )
-            .map_err(|error| io::Error::other(describe(&error)))?;
+            .map_err(|error| io_error(&error))?;
         JsSocket::new(transport.unchecked_into::<JsTransport>())
     }
 

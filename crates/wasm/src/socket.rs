@@ -216,7 +216,7 @@ impl JsSocket {
         }
         transport
             .start(&receiver)
-            .map_err(|error| io::Error::other(describe(&error)))?;
+            .map_err(|error| io_error(&error))?;
         Ok(Self {
             transport,
             local_addr,
@@ -318,8 +318,23 @@ fn parse_ip(address: &JsValue) -> Option<IpAddr> {
     text.split('%').next()?.parse().ok()
 }
 
+/// What JavaScript threw, as an error. Node says what the system called it.
+pub(crate) fn io_error(error: &JsValue) -> io::Error {
+    let code = Reflect::get(error, &"code".into())
+        .ok()
+        .and_then(|it| it.as_string());
+    let kind = match code.as_deref() {
+        Some("EADDRINUSE") => io::ErrorKind::AddrInUse,
+        Some("EADDRNOTAVAIL") => io::ErrorKind::AddrNotAvailable,
+        Some("EACCES" | "EPERM") => io::ErrorKind::PermissionDenied,
+        Some("EAFNOSUPPORT") => io::ErrorKind::Unsupported,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, describe(error))
+}
+
 /// What JavaScript threw, in words.
-pub(crate) fn describe(error: &JsValue) -> String {
+fn describe(error: &JsValue) -> String {
     let message = Reflect::get(error, &"message".into())
         .ok()
         .and_then(|it| it.as_string());

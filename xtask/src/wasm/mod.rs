@@ -14,6 +14,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::command;
 
+use toolchain::Toolchain;
+
 const HELP: &str = "\
 Builds the JavaScript package into target/npm/polyquic, and says how large it is.
 
@@ -62,8 +64,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let started = Instant::now();
     let root = command::root()?;
     let target = root.join("target");
-    let module = compile(&target, options.install)?;
-    let package = assemble(&root, &target, &module)?;
+    let toolchain = toolchain::find(options.install)?;
+    println!("compiling for {} with {toolchain}", toolchain::TARGET);
+    let modules = compile(&target, toolchain, &["--package", "polyquic-js"])?;
+    let bindgen = bindgen(&root, &target)?;
+    let package = assemble(&root, &target, &modules.join("polyquic_js.wasm"), &bindgen)?;
     println!(
         "{} is complete after {}",
         package.strip_prefix(&root).unwrap_or(&package).display(),
@@ -71,41 +76,34 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     );
     report(&package)?;
     if options.test {
-        test(&root, &package, &options.rest)?;
+        let suite = conformance(&target, toolchain, &bindgen)?;
+        test(&root, &package, &suite, &options.rest)?;
     }
     Ok(())
 }
 
-/// Compiles the WebAssembly module, and says where it is.
-fn compile(target: &Path, install: bool) -> Result<PathBuf> {
-    let toolchain = toolchain::find(install)?;
-    println!("compiling for {} with {toolchain}", toolchain::TARGET);
+/// Compiles for WebAssembly, and says where the modules are.
+fn compile(target: &Path, toolchain: Toolchain, what: &[&str]) -> Result<PathBuf> {
     // A directory of its own: another compiler would have cargo build everything anew each time.
     let directory = target.join("wasm");
     let mut cargo = toolchain.cargo()?;
     cargo
-        .args(["--package", "polyquic-js", "--profile", PROFILE])
-        .arg("--target-dir")
+        .args(what)
+        .args(["--profile", PROFILE, "--target-dir"])
         .arg(&directory);
     command::run(cargo)?;
-    Ok(directory
-        .join(toolchain::TARGET)
-        .join(PROFILE)
-        .join("polyquic_js.wasm"))
+    Ok(directory.join(toolchain::TARGET).join(PROFILE))
 }
 
 /// Puts the package together, and says where it is.
-fn assemble(root: &Path, target: &Path, module: &Path) -> Result<PathBuf> {
-    let bindgen = bindgen(root, target)?;
+fn assemble(root: &Path, target: &Path, module: &Path, bindgen: &Path) -> Result<PathBuf> {
     let package = target.join("npm/polyquic");
     if package.exists() {
         fs::remove_dir_all(&package)?;
     }
     copy(&root.join("crates/js/npm"), &package)?;
     let out = package.join("wasm");
-    let mut generate = Command::new(bindgen);
-    generate.arg(module).arg(&out).arg("polyquic");
-    command::run(generate)?;
+    generate(bindgen, module, &out, "polyquic")?;
     // wasm-opt would make it smaller by no more than a hundredth, compressed; and binaryen 108, which
     // Debian 12 has, breaks its tables.
     let wasm = out.join("polyquic_bg.wasm");
@@ -115,6 +113,25 @@ fn assemble(root: &Path, target: &Path, module: &Path) -> Result<PathBuf> {
         "the module imports from \"env\": something was linked in that is not there in JavaScript"
     );
     Ok(package)
+}
+
+/// Makes the JavaScript that goes with `module`.
+fn generate(bindgen: &Path, module: &Path, out: &Path, name: &str) -> Result<()> {
+    let mut generate = Command::new(bindgen);
+    generate.arg(module).arg(out).arg(name);
+    command::run(generate)
+}
+
+/// Builds the conformance suite for Node, and says where it is.
+fn conformance(target: &Path, toolchain: Toolchain, bindgen: &Path) -> Result<PathBuf> {
+    let what = ["--package", "polyquic-wasm", "--example", "conformance"];
+    let modules = compile(target, toolchain, &what)?;
+    let out = target.join("npm/conformance");
+    let module = modules.join("examples/conformance.wasm");
+    generate(bindgen, &module, &out, "conformance")?;
+    // Its JavaScript is a module, too.
+    fs::write(out.join("package.json"), "{ \"type\": \"module\" }\n")?;
+    Ok(out)
 }
 
 /// Builds what makes the JavaScript, unless it is there, and says where it is.
@@ -201,7 +218,7 @@ row('together', ['wasm/polyquic_bg.wasm', ...browser]);
 "#;
 
 /// Runs the tests in Node.
-fn test(root: &Path, package: &Path, arguments: &[String]) -> Result<()> {
+fn test(root: &Path, package: &Path, suite: &Path, arguments: &[String]) -> Result<()> {
     let mut cargo = command::cargo(&["build", "--package", "polyquic-cli"])?;
     cargo.env_remove("CARGO_TARGET_DIR");
     command::run(cargo)?;
@@ -209,10 +226,13 @@ fn test(root: &Path, package: &Path, arguments: &[String]) -> Result<()> {
     let mut node = Command::new("node");
     node.current_dir(root.join("crates/js/tests"))
         .env("POLYQUIC_PACKAGE", package)
+        .env("POLYQUIC_CONFORMANCE", suite)
         .env("POLYQUIC_PROGRAM", program)
         // For the tests of the relay's client: Node has a WebSocket since version 22.
-        .arg("--experimental-websocket")
-        .arg("--test")
+        .args(["--experimental-websocket", "--test"])
+        .args(["--test-reporter", "spec"])
+        // Some transfer much, and each has a time limit: they should not slow each other down.
+        .args(["--test-concurrency", "1"])
         .args(arguments);
     command::run(node).context("tests of the JavaScript package")
 }
