@@ -39,7 +39,9 @@ fn start<F: Future<Output = ()> + 'static>(app: impl FnOnce(WasmRuntime) -> F) {
 
 polyquic_testkit::conformance!(|app| crate::start(app));
 
-const GROUPS: &[&[(&str, fn())]] = &[
+type Group = &'static [(&'static str, fn())];
+
+const GROUPS: &[Group] = &[
     streams::PROMISES,
     reading::PROMISES,
     datagrams::PROMISES,
