@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { certificate } from './certificate.js';
-import { quic, sha256 } from './helper.js';
+import { quic, run, sha256 } from './helper.js';
 
 const made = certificate();
 const text = (bytes) => new TextDecoder().decode(bytes);
@@ -184,6 +184,52 @@ test('a server is iterated over until it is closed', async (t) => {
   for (const client of clients) {
     assert.deepEqual(await client.closed, { closeCode: 1, reason: 'closing time' });
   }
+});
+
+test('a server on all addresses is reached by IPv4 and by IPv6', async (t) => {
+  const server = await quic.listen({ ...made, alpn: ['test'] });
+  t.after(() => server.close());
+  assert.equal(server.address.address, '::');
+  const hash = [{ algorithm: 'sha-256', value: made.hash }];
+  for (const host of ['127.0.0.1', '[::1]']) {
+    const [client, { value: accepted }] = await Promise.all([
+      quic.connect(`https://${host}:${server.address.port}`, {
+        serverCertificateHashes: hash,
+        alpn: ['test'],
+      }),
+      server.next(),
+    ]);
+    assert.equal(`[${client.remoteAddress.address}]`.replace(/^\[(127.*)\]$/, '$1'), host);
+    assert.equal(accepted.remoteAddress.address, client.remoteAddress.address);
+    await send(await client.createUnidirectionalStream(), bytes(host));
+    assert.equal(text(await all(await first(accepted.incomingUnidirectionalStreams))), host);
+    client.close();
+    await accepted.closed;
+  }
+});
+
+test('a process ends when all is closed, and not before', async () => {
+  const script = `
+    import { connect, listen } from ${JSON.stringify(`${process.env.POLYQUIC_PACKAGE}/node.js`)};
+    const { cert, key } = JSON.parse(process.argv[1]);
+    const server = await listen({ address: '127.0.0.1', cert, key, alpn: ['test'] });
+    const url = 'https://127.0.0.1:' + server.address.port;
+    const client = await connect(url, { ca: cert, alpn: ['test'] });
+    const { value: accepted } = await server.next();
+    accepted.closed.then((info) => {
+      console.log(info.reason);
+      server.close();
+    });
+    client.close({ reason: 'the end' });
+  `;
+  const { cert, key } = made;
+  const { stdout } = await run(process.execPath, [
+    '--input-type=module',
+    '--eval',
+    script,
+    JSON.stringify({ cert, key }),
+  ]);
+  assert.equal(stdout, 'the end\n');
 });
 
 test('a certificate is accepted by its hash, and no other is', async (t) => {

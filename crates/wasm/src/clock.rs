@@ -16,6 +16,8 @@ const MAX_TURNS: u32 = 64;
 
 thread_local! {
     static STANDING: Cell<Option<Standing>> = const { Cell::new(None) };
+    /// The last time that was told.
+    static TOLD: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// The clock stands still.
@@ -28,7 +30,9 @@ struct Standing {
 
 /// The time that tasks go by.
 pub(crate) fn now() -> Instant {
-    STANDING.get().map_or_else(Instant::now, |it| it.at)
+    let now = STANDING.get().map_or_else(Instant::now, |it| it.at);
+    TOLD.set(Some(now));
+    now
 }
 
 /// The same as the rest of the stack wants it.
