@@ -18,6 +18,7 @@ Runs the fuzz targets of crates/fuzz with libFuzzer, which begins with crates/fu
 usage: cargo xtask fuzz [TARGET...] [options]
 
   --seconds N    how long each target runs; default 60
+  --runs N       N inputs for each instead, the same ones each time
   --minimise     afterwards, keep in crates/fuzz/corpus the fewest inputs that cover as much
   --address      with AddressSanitizer; about half as fast
   --coverage     also print the share of edges that each target reached, and in the end the lines
@@ -30,6 +31,7 @@ const MAX_CORPUS_BYTES: u64 = 110_000;
 struct Options {
     targets: Vec<String>,
     seconds: u32,
+    runs: Option<u32>,
     minimise: bool,
     address: bool,
     coverage: bool,
@@ -40,6 +42,7 @@ impl Options {
         let mut options = Self {
             targets: Vec::new(),
             seconds: 60,
+            runs: None,
             minimise: false,
             address: false,
             coverage: false,
@@ -50,6 +53,10 @@ impl Options {
                 "--seconds" => {
                     let seconds = arguments.next().context("--seconds needs a number")?;
                     options.seconds = seconds.parse().context("--seconds needs a number")?;
+                }
+                "--runs" => {
+                    let runs = arguments.next().context("--runs needs a number")?;
+                    options.runs = Some(runs.parse().context("--runs needs a number")?);
                 }
                 "--minimise" => options.minimise = true,
                 "--address" => options.address = true,
@@ -247,7 +254,14 @@ impl Found {
 
 fn fuzz(directory: &Path, target: &str, options: &Options) -> Result<Found> {
     let corpus = directory.join("corpus").join(target);
-    let grown = directory.join("fuzz/corpus").join(target);
+    let mut grown = directory.join("fuzz/corpus").join(target);
+    if options.runs.is_some() {
+        // What earlier runs found would lead elsewhere.
+        grown = command::root()?.join("target/tmp/fuzz-runs").join(target);
+        if grown.exists() {
+            fs::remove_dir_all(&grown)?;
+        }
+    }
     let regressions = directory.join("regressions").join(target);
     for needed in [&corpus, &grown, &regressions] {
         fs::create_dir_all(needed)?;
@@ -255,7 +269,13 @@ fn fuzz(directory: &Path, target: &str, options: &Options) -> Result<Found> {
     let mut command = Command::new(program(directory, target)?);
     command
         .args([&grown, &corpus, &regressions])
-        .arg(format!("-max_total_time={}", options.seconds))
+        .args(match options.runs {
+            Some(runs) => [format!("-runs={runs}"), "-seed=1".into()],
+            None => [
+                format!("-max_total_time={}", options.seconds),
+                "-seed=0".into(),
+            ],
+        })
         .arg(format!("-artifact_prefix={}/", regressions.display()))
         .args([
             "-timeout=20",

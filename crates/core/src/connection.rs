@@ -81,18 +81,22 @@ impl Connection {
             return self.handle_event(event);
         }
         let before = self.inner.remote_address();
-        let challenges = (from != before).then(|| self.inner.stats().frame_rx.path_challenge);
+        if from == before && self.moves.is_idle() {
+            return self.handle_event(event);
+        }
+        let frames = self.inner.stats().frame_rx;
+        let (challenges, responses) = (frames.path_challenge, frames.path_response);
         self.handle_event(event);
-        let remote = self.inner.remote_address();
-        if challenges.is_none() && self.moves.is_idle() || self.inner.is_handshaking() {
+        if self.inner.is_handshaking() {
             return;
         }
-        let stats = self.inner.stats();
-        let probed = challenges.is_some_and(|before| stats.frame_rx.path_challenge > before);
-        if remote != before || probed {
-            self.moves.claimed(from, bytes, &stats);
+        let frames = self.inner.stats().frame_rx;
+        let probed = from != before && frames.path_challenge > challenges;
+        if self.inner.remote_address() != before || probed {
+            self.moves.claimed(from, bytes);
         } else {
-            self.moves.received(from, bytes, &stats);
+            let answered = frames.path_response > responses;
+            self.moves.received(from, bytes, answered);
         }
     }
 

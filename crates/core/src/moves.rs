@@ -8,8 +8,6 @@
 
 use std::net::SocketAddr;
 
-use quinn_proto::ConnectionStats;
-
 /// How many times as much may be sent to an address as came from it.
 const FACTOR: u64 = 3;
 
@@ -28,8 +26,6 @@ struct Address {
     addr: SocketAddr,
     received: u64,
     sent: u64,
-    /// PATH_RESPONSE frames that had come when the client last moved here.
-    responses: u64,
 }
 
 impl Moves {
@@ -39,13 +35,9 @@ impl Moves {
     }
 
     /// The client moved to `addr`, or tries it, by an authentic datagram of `bytes` from there.
-    pub(crate) fn claimed(&mut self, addr: SocketAddr, bytes: usize, stats: &ConnectionStats) {
-        let responses = stats.frame_rx.path_response;
+    pub(crate) fn claimed(&mut self, addr: SocketAddr, bytes: usize) {
         match self.unproved.iter_mut().find(|it| it.addr == addr) {
-            Some(known) => {
-                known.received += bytes as u64;
-                known.responses = responses;
-            }
+            Some(known) => known.received += bytes as u64,
             None => {
                 // One too many is remembered, to be sent nothing.
                 self.unproved.truncate(MAX_UNPROVED);
@@ -53,28 +45,23 @@ impl Moves {
                     addr,
                     received: bytes as u64,
                     sent: 0,
-                    responses,
                 });
             }
         }
     }
 
-    /// A datagram came from `addr`.
-    pub(crate) fn received(&mut self, addr: SocketAddr, bytes: usize, stats: &ConnectionStats) {
+    /// A datagram of `bytes` came from `addr`, and answered a challenge or not.
+    pub(crate) fn received(&mut self, addr: SocketAddr, bytes: usize, answered: bool) {
         let Some(index) = self.unproved.iter().position(|it| it.addr == addr) else {
             return;
         };
-        let address = &mut self.unproved[index];
-        if stats.frame_rx.path_response > address.responses {
-            // It may answer a challenge that was never sent, but is padded to 1200 bytes if it is
-            // to count, and quinn-proto has a limit of its own for each move.
-            if bytes >= 1200 {
-                self.unproved.swap_remove(index);
-                return;
-            }
-            address.responses = stats.frame_rx.path_response;
+        // It may answer a challenge that was never sent, but is padded to 1200 bytes if it is to
+        // count, and quinn-proto has a limit of its own for each move.
+        if answered && bytes >= 1200 {
+            self.unproved.swap_remove(index);
+        } else {
+            self.unproved[index].received += bytes as u64;
         }
-        address.received += bytes as u64;
     }
 
     /// Whether something may be sent to `addr`. As quinn-proto does, a whole
@@ -105,40 +92,34 @@ mod tests {
         ([192, 0, 2, last], 443).into()
     }
 
-    fn stats(responses: u64) -> ConnectionStats {
-        let mut stats = ConnectionStats::default();
-        stats.frame_rx.path_response = responses;
-        stats
-    }
-
     #[test]
     fn the_limit_is_kept_over_all_moves() {
         let mut moves = Moves::default();
         assert!(moves.may_send(addr(1)) && moves.is_idle());
         for _ in 0..10 {
-            moves.claimed(addr(1), 40, &stats(0));
+            moves.claimed(addr(1), 40);
             if moves.may_send(addr(1)) {
                 moves.sent(addr(1), 1200);
             }
-            moves.claimed(addr(2), 1200, &stats(0));
+            moves.claimed(addr(2), 1200);
         }
         // 400 bytes came, so one datagram is all.
         assert!(!moves.may_send(addr(1)));
         assert!(moves.may_send(addr(2)));
-        moves.claimed(addr(1), 40, &stats(0));
+        moves.claimed(addr(1), 40);
         assert!(moves.may_send(addr(1)), "440 bytes came");
     }
 
     #[test]
     fn proof_ends_the_limit() {
         let mut moves = Moves::default();
-        moves.claimed(addr(1), 40, &stats(3));
+        moves.claimed(addr(1), 40);
         moves.sent(addr(1), 1200);
-        moves.received(addr(1), 1200, &stats(3));
+        moves.received(addr(1), 1200, false);
         assert!(!moves.is_idle(), "no proof in it");
-        moves.received(addr(1), 100, &stats(4));
+        moves.received(addr(1), 100, true);
         assert!(!moves.is_idle(), "too cheap to be a proof");
-        moves.received(addr(1), 1200, &stats(5));
+        moves.received(addr(1), 1200, true);
         assert!(moves.is_idle() && moves.may_send(addr(1)));
     }
 
@@ -146,11 +127,11 @@ mod tests {
     fn addresses_beyond_the_limit_are_sent_nothing() {
         let mut moves = Moves::default();
         for last in 0..100 {
-            moves.claimed(addr(last), 1200, &stats(0));
+            moves.claimed(addr(last), 1200);
             assert_eq!(moves.may_send(addr(last)), usize::from(last) < MAX_UNPROVED);
         }
         assert_eq!(moves.unproved.len(), MAX_UNPROVED + 1);
-        moves.received(addr(0), 1200, &stats(1));
+        moves.received(addr(0), 1200, true);
         assert!(moves.may_send(addr(99)), "there is room again");
     }
 }

@@ -384,7 +384,9 @@ impl Stage {
     fn settle(&mut self) {
         self.victim.drive(self.now);
         for sent in std::mem::take(&mut self.victim.sent) {
-            self.model.victim_sent(&sent.data);
+            if !sent.stateless {
+                self.model.victim_sent(&sent.data);
+            }
         }
         let Some(conn) = self.victim.conns.get_mut(&self.handle) else {
             return;

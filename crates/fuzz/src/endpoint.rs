@@ -16,9 +16,6 @@ use crate::wire::{Frame, Kind, Reader, frame, packet, put_packet, put_varint};
 
 /// Attempts that may wait for a decision.
 const MAX_INCOMING: usize = 8;
-/// Datagrams that go to an address to which a connection is said to have moved, for each that came from
-/// there: three attempts at each of a few sizes, and two about the path.
-const MOVED_ANSWERS: usize = 12;
 const MAX_ACTIONS: usize = 300;
 /// A datagram of a handshake has no less (RFC 9000 section 14.1).
 const FULL: usize = 1200;
@@ -30,9 +27,6 @@ struct Account {
     sent: usize,
     /// Something came that may have proved the address.
     proved: bool,
-    /// Datagrams for an existing connection that came from there, and any that were sent.
-    moved: usize,
-    answers: usize,
 }
 
 struct Stage {
@@ -185,8 +179,7 @@ impl Stage {
                 self.pending.push(*incoming);
                 assert!(self.pending.len() <= MAX_INCOMING, "too many attempts wait");
             }
-            Arrival::Connection => self.accounts.entry(from).or_default().moved += 1,
-            Arrival::Nothing => {}
+            Arrival::Connection | Arrival::Nothing => {}
         }
         self.settle();
     }
@@ -245,17 +238,17 @@ impl Stage {
                 self.client.deliver(self.now, self.server.addr, &sent.data);
                 continue;
             }
+            // Each is no larger than what it answers, see `receive`.
+            if sent.stateless {
+                continue;
+            }
             let account = self.accounts.entry(sent.to).or_default();
             // quinn-proto begins a datagram as long as anything is left of what it may send, and so
             // exceeds the limit by less than one.
             let (received, before) = (account.received, account.sent);
             account.sent += sent.data.len();
-            account.answers += 1;
-            // It does not keep the limit for addresses to which a connection is said to have moved,
-            // where a PATH_CHALLENGE, a PATH_RESPONSE and MTU probes are sent in any case.
-            let moved = account.answers <= MOVED_ANSWERS * account.moved;
             assert!(
-                account.proved || before < 3 * received || moved,
+                account.proved || before < 3 * received,
                 "{before} bytes and then more sent to {}, {received} received",
                 sent.to
             );

@@ -43,6 +43,8 @@ pub(crate) fn addr(host: u8, port: u16) -> SocketAddr {
 pub(crate) struct Sent {
     pub(crate) to: SocketAddr,
     pub(crate) data: Vec<u8>,
+    /// By the endpoint, of no connection: a stateless reset, among others.
+    pub(crate) stateless: bool,
 }
 
 /// A connection and what it told.
@@ -167,6 +169,7 @@ impl Host {
         self.sent.push(Sent {
             to: transmit.destination,
             data: answer,
+            stateless: true,
         });
     }
 
@@ -201,6 +204,7 @@ impl Host {
             self.sent.push(Sent {
                 to: transmit.destination,
                 data,
+                stateless: false,
             });
         }
         let _ = machine.poll_timeout();

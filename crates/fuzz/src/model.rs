@@ -325,6 +325,8 @@ impl Model {
             Frame::NewToken(token) => self.legal &= self.side.is_client() && !token.is_empty(),
             // Legal during the handshake, when it is genuine, and else hard to tell.
             Frame::Crypto => self.legal &= !self.fuzzed,
+            // An empty one is not taken.
+            Frame::NewConnectionId([]) => self.legal = false,
             Frame::NewConnectionId(id) => {
                 self.puppet_ids.push(id.to_vec());
                 self.legal &= !self.fuzzed;
@@ -474,6 +476,7 @@ impl Model {
             if matches!(packet.kind, Kind::Retry | Kind::VersionNegotiation) {
                 continue;
             }
+            assert!(!packet.payload.is_empty(), "a packet without frames");
             let mut frames = Reader(packet.payload);
             while !frames.0.is_empty() {
                 let frame = frame(&mut frames);

@@ -302,8 +302,10 @@ pub(crate) fn packet<'a>(
         &[]
     };
     let mut body = Reader(r.counted()?);
-    let number = number(body.take(number_length)?);
-    let payload = body.take(body.0.len().checked_sub(tag_length)?)?;
+    // Too short for a number and a tag: nothing, and what follows is a packet all the same.
+    let number = body.take(number_length).map_or(0, number);
+    let payload = body.0.len().checked_sub(tag_length);
+    let payload = payload.and_then(|length| body.take(length)).unwrap_or(&[]);
     Some(Packet {
         kind,
         dst_cid,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::thread::CpuSet;
 
 use crate::ring::Ring;
+use crate::start::with_advice;
 use crate::task::Tasks;
 use crate::timer::Timers;
 
@@ -180,10 +181,8 @@ pub(crate) struct Local {
 impl Local {
     /// Make the executor that runs here that core of `run`. Called by one of its tasks.
     pub(crate) fn enter(run: Arc<Run>, index: usize) -> io::Result<Rc<Self>> {
-        let tasks = Tasks::new().map_err(|error| {
-            let message = format!("cannot make a pair of sockets for an executor: {error}");
-            io::Error::new(error.kind(), message)
-        })?;
+        let tasks = Tasks::new()
+            .map_err(|error| with_advice("cannot make a pair of sockets for an executor", error))?;
         tasks.spawn(run.cores[index].timers.clone().serve());
         let local = Rc::new(Self {
             executor: glommio::executor().id(),

@@ -299,8 +299,13 @@ fn explain_glommio(error: GlommioError<()>) -> io::Error {
     }
 }
 
-/// Say what can be done about it.
+/// Say that there is no ring, and what can be done about it.
 pub(crate) fn explain(error: io::Error) -> io::Error {
+    with_advice("cannot make an io_uring", error)
+}
+
+/// Say what went wrong, and what can be done about it.
+pub(crate) fn with_advice(what: &str, error: io::Error) -> io::Error {
     let advice = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSYS) => {
             "the kernel has no io_uring, or hides it: this needs Linux 5.13 or later, and in a \
@@ -322,8 +327,5 @@ pub(crate) fn explain(error: io::Error) -> io::Error {
         }
         _ => "this comes from the system",
     };
-    io::Error::new(
-        error.kind(),
-        format!("cannot make an io_uring: {error}: {advice}"),
-    )
+    io::Error::new(error.kind(), format!("{what}: {error}: {advice}"))
 }

@@ -9,7 +9,7 @@ use crate::plan::{Fault, Node, What};
 use crate::world::World;
 
 /// Tasks may run so often: for each packet sent, each operation of an application, and anyway.
-/// Measured over thousands of seeds, see `docs/testing-swarm.part.md`.
+/// Measured over thousands of seeds, see `docs/TESTING.md`.
 pub(crate) const POLLS_PER_PACKET: u64 = 6;
 pub(crate) const POLLS_PER_OPERATION: u64 = 8;
 pub(crate) const POLLS_ANYWAY: u64 = 10_000;

@@ -5,7 +5,7 @@
 //! Everything follows from the seed, and is played again the same by it.
 //!
 //! The observer (`model.rs`) is outside of the hosts: it knows what was written and what was read,
-//! who gave which code, and what goes on. `docs/testing-swarm.part.md` lists the invariants.
+//! who gave which code, and what goes on. `docs/TESTING.md` lists the invariants.
 
 #![forbid(unsafe_code)]
 

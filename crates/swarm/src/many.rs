@@ -63,11 +63,16 @@ impl Sums {
     fn print(&self, took: Duration) {
         let seconds = took.as_secs_f64();
         let lowest = self.fairness.iter().min_by(|a, b| a.0.total_cmp(&b.0));
+        let fairness = match lowest {
+            Some((index, seed)) => format!("{index:.2} (seed {seed})"),
+            None => "not measured".into(),
+        };
         println!(
-            "{} seeds in {seconds:.0} s ({:.1}/s), {:.0} virtual seconds per second, {} connections ({} \
-             timed out), {} MB read, {} packets, {} polls, {} operations; polls beyond 10,000 per packet \
-             and operation at most {:.2} (seed {}); least fairness {lowest:?}; known faults {}; memory \
-             {} MB, {} MB more than after {WARM_SEEDS} seeds; {} failed",
+            "{} seeds in {seconds:.0} s ({:.1}/s, {:.0} virtual seconds per second)\n  \
+             {} connections ({} timed out), {} MB read, {} packets, {} polls, {} operations\n  \
+             polls beyond 10,000 per packet and operation at most {:.2} (seed {}), fairness at least \
+             {fairness}, known faults {}, memory {} MB, {} MB more than after {WARM_SEEDS} seeds\n  \
+             {} failed",
             self.seeds,
             self.seeds as f64 / seconds,
             self.virtual_time.as_secs_f64() / seconds,

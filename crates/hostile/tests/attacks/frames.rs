@@ -54,6 +54,17 @@ fn packet_without_frames_is_a_violation() {
 }
 
 #[test]
+fn handshake_is_not_confirmed_by_a_client() {
+    attack(&Terms::default(), async |arena| {
+        // A completed handshake.
+        let mut evil = arena.connect().await;
+        // Any frames, or `Frame::Raw(bytes)`.
+        evil.send([Frame::HandshakeDone]);
+        evil.closed_with(PROTOCOL_VIOLATION).await;
+    });
+}
+
+#[test]
 fn frames_that_only_servers_send_are_violations_from_a_client() {
     each_closes(&[
         (vec![Frame::HandshakeDone], PROTOCOL_VIOLATION),

@@ -57,17 +57,14 @@ fn addresses_that_flap_are_not_flooded() {
     });
 }
 
-/// What quinn-proto sends to an address that a connection moved to and away from, whatever it got
-/// from there: a datagram that begins as long as a byte of the limit is left, and a PATH_CHALLENGE in
-/// 1,200 bytes when the address is left, for which there is no limit.
-const MIGRATION_BYTES: u64 = 1452 + 1200;
+/// The largest datagram: one that begins with a byte of the limit left may be this much beyond it.
+const LARGEST_DATAGRAM_BYTES: u64 = 1452;
 
 /// A client that says it is in turns at its own address and at a victim's. RFC 9000 section 8.1 wants
-/// three times what came from the victim's; quinn-proto begins anew at each move, so that small packets
-/// are answered by two large ones. This is the bound that there is; `ServerConfig::migration(false)`
-/// takes it away.
+/// three times what came from the victim's. quinn-proto begins to count anew at each move, so that small
+/// packets are answered by two large ones; `crates/core/src/moves.rs` counts over all moves.
 #[test]
-fn moving_to_a_victim_and_back_is_answered_by_two_datagrams_each_time() {
+fn moving_to_a_victim_and_back_adds_up_to_three_times() {
     const MOVES: u64 = 50;
     let terms = Terms {
         // With 200 kB that are echoed and never acknowledged.
@@ -102,7 +99,7 @@ fn moving_to_a_victim_and_back_is_answered_by_two_datagrams_each_time() {
     attack(&terms, async |arena| {
         let (sent, got) = script(arena).await;
         assert!(
-            got <= 3 * sent + MOVES * MIGRATION_BYTES,
+            0 < got && got <= 3 * sent + LARGEST_DATAGRAM_BYTES,
             "{got} for {sent}"
         );
     });
@@ -368,7 +365,7 @@ fn copies_that_overtake_do_not_take_a_connection_away() {
             arena.world.sleep(Duration::from_millis(20)).await;
             let sent = arena.world.traffic(elsewhere, server).bytes;
             let got = arena.world.traffic(server, elsewhere).bytes;
-            let limit = 3 * sent + MIGRATION_BYTES;
+            let limit = 3 * sent + LARGEST_DATAGRAM_BYTES;
             assert!(got <= limit, "{got} bytes for {sent}");
             moved += u64::from(got > 0);
         }

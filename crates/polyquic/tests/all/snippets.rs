@@ -93,6 +93,7 @@ fn markdown_quotes_code_that_is_compiled() {
     sources.extend(files(&root.join("crates/smol/tests"), "rs"));
     // Compiled, and run in Node, by `cargo xtask wasm --test`.
     sources.extend(files(&root.join("crates/wasm/examples"), "rs"));
+    sources.extend(files(&root.join("crates/hostile/tests"), "rs"));
     let sources: Vec<_> = sources
         .iter()
         .map(|file| fs::read_to_string(file).unwrap())
