@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{command, demo, fuzz, metadata, schedules, sim, test, tidy};
+use crate::{command, demo, fuzz, metadata, schedules, sim, test, tidy, wasm};
 
 /// Enough to leave the first congestion window behind on every pair of executors.
 const DEMO_FILE_BYTES: usize = 4 << 20;
@@ -82,6 +82,11 @@ const CHECKS: &[Check] = &[
         name: "demo",
         why: "the README's first command moves a file between every pair of executors",
         run: demonstrate,
+    },
+    Check {
+        name: "wasm",
+        why: "the JavaScript package builds, and talks in Node to itself and to every executor",
+        run: || wasm::run(&["--test".into()]),
     },
     Check {
         name: "sim",

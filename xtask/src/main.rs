@@ -1,5 +1,5 @@
 //! The project's commands: `cargo xtask test | ci | tidy | bench | icount | schedules | fuzz |
-//! sanitize | sim | congestion | demo`.
+//! sanitize | sim | congestion | wasm | demo`.
 //!
 //! Everything that a contributor or a machine has to run is here rather than in shell scripts or
 //! in one CI system's language, so that it is the same for both, and type-checked.
@@ -18,6 +18,7 @@ mod schedules;
 mod sim;
 mod test;
 mod tidy;
+mod wasm;
 
 use std::{env, process::ExitCode};
 
@@ -38,6 +39,7 @@ usage: cargo xtask COMMAND
   sanitize       the tests of the code that is unsafe, with AddressSanitizer
   demo [FILE]    move FILE between every pair of executors and print a table
   schedules [...] run the driver and its handles under many schedules of threads; --help
+  wasm [--test]  build the JavaScript package with its WebAssembly module, and test it in Node
   sim [...]      random simulations; `--minutes M`, `--seed N` replays one, `--help` lists the options
 ";
 
@@ -68,6 +70,7 @@ fn run(command: &str, arguments: Vec<String>) -> Result<()> {
         "demo" => demo::run(&arguments),
         "schedules" => schedules::run(&arguments),
         "sim" => sim::run(&arguments),
+        "wasm" => wasm::run(&arguments),
         "" | "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(())

@@ -77,6 +77,7 @@
 //! | `tokio` | | [`tokio`]: either flavour of its runtime; streams implement its I/O traits |
 //! | `blocking` | | [`blocking`]: plain threads, and the synchronous API |
 //! | `glommio` | | [`glommio`]: a thread per core on io_uring; Linux only |
+//! | `wasm` | | [`wasm`]: JavaScript's event loop, in Node and in browsers; empty on targets other than WebAssembly |
 //! | `sim` | | [`sim`]: simulations with virtual time and a model network, for tests |
 //! | `aws-lc-rs` | default | cryptography by AWS-LC, with hybrid post-quantum key exchange; needs a C compiler |
 //! | `ring` | | cryptography by ring, used if `aws-lc-rs` is off |
@@ -101,8 +102,8 @@
 //!
 //! # What this is not
 //!
-//! There is no HTTP/3 here, no multipath, and no QUIC version but 1. UDP is needed: there is no
-//! WebAssembly yet. Large parts of the protocol, and its bugs, are those of [quinn-proto].
+//! There is no HTTP/3 here, no multipath, and no QUIC version but 1. UDP is needed, or a relay that has
+//! it. Large parts of the protocol, and its bugs, are those of [quinn-proto].
 //!
 //! # Further
 //!
@@ -120,7 +121,8 @@
         feature = "tokio",
         feature = "blocking",
         feature = "glommio",
-        feature = "sim"
+        feature = "sim",
+        feature = "wasm"
     )),
     allow(rustdoc::broken_intra_doc_links)
 )]
@@ -164,3 +166,5 @@ pub use polyquic_sim as sim;
 pub use polyquic_smol as smol;
 #[cfg(feature = "tokio")]
 pub use polyquic_tokio as tokio;
+#[cfg(feature = "wasm")]
+pub use polyquic_wasm as wasm;

@@ -150,7 +150,7 @@ pub trait Runtime: Clone + 'static {
     /// [`io::ErrorKind::Unsupported`] on runtimes that have no UDP (this is the default), or what
     /// the platform reports while the socket is being set up.
     fn adopt(&self, socket: std::net::UdpSocket) -> io::Result<Self::Socket> {
-        drop(socket);
+        let _ = socket;
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
             "this runtime cannot adopt a UDP socket of the operating system; pass it a socket of its own",

@@ -225,17 +225,64 @@ macro_rules! __group {
             use super::*;
 
             $(
-                #[test]
-                fn $test() {
-                    let name = ::core::concat!(
-                        ::core::module_path!(),
-                        "::",
-                        ::core::stringify!($test)
-                    );
-                    $crate::__test! { $($attribute)? $kind, name, $app, $run, $crate::$group::$test }
+                $crate::__promise! {
+                    $test,
+                    $crate::__test! {
+                        $($attribute)? $kind,
+                        ::core::concat!(::core::module_path!(), "::", ::core::stringify!($test)),
+                        $app,
+                        $run,
+                        $crate::$group::$test
+                    }
                 }
             )*
+            $crate::__promises! { $group $($test)* }
         }
+    };
+}
+
+/// One promise as a function: for libtest, where that is there.
+#[doc(hidden)]
+#[macro_export]
+#[cfg(not(target_family = "wasm"))]
+macro_rules! __promise {
+    ($test:ident, $body:expr) => {
+        #[test]
+        fn $test() {
+            $body
+        }
+    };
+}
+
+/// One promise as a function: for whoever calls what [`__promises`] lists.
+#[doc(hidden)]
+#[macro_export]
+#[cfg(target_family = "wasm")]
+macro_rules! __promise {
+    ($test:ident, $body:expr) => {
+        fn $test() {
+            $body
+        }
+    };
+}
+
+/// libtest finds the promises of a group by itself.
+#[doc(hidden)]
+#[macro_export]
+#[cfg(not(target_family = "wasm"))]
+macro_rules! __promises {
+    ($group:ident $($test:ident)*) => {};
+}
+
+/// The promises of a group, with their names, where there is no libtest.
+#[doc(hidden)]
+#[macro_export]
+#[cfg(target_family = "wasm")]
+macro_rules! __promises {
+    ($group:ident $($test:ident)*) => {
+        pub(crate) const PROMISES: &[(&str, fn())] = &[
+            $((::core::concat!(::core::stringify!($group), "::", ::core::stringify!($test)), $test as fn())),*
+        ];
     };
 }
 
@@ -244,19 +291,19 @@ macro_rules! __group {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __test {
-    (run, $name:ident, $app:ident, $run:expr, $test:path) => {
+    (run, $name:expr, $app:ident, $run:expr, $test:path) => {
         $crate::harness::run($name, || {
             let $app = $test;
             $run
         })
     };
-    (alone run, $name:ident, $app:ident, $run:expr, $test:path) => {
+    (alone run, $name:expr, $app:ident, $run:expr, $test:path) => {
         $crate::harness::run_alone($name, || {
             let $app = $test;
             $run
         })
     };
-    (after, $name:ident, $app:ident, $run:expr, $test:path) => {
+    (after, $name:expr, $app:ident, $run:expr, $test:path) => {
         $crate::harness::run_and_after($name, |leave| {
             let $app = move |rt| $test(rt, leave);
             $run

@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("polyquic-tokio", &["polyquic-runtime", "polyquic-udp"]),
     ("polyquic-glommio", &["polyquic-runtime", "polyquic-udp"]),
     ("polyquic-sim", &["polyquic-runtime"]),
+    ("polyquic-wasm", &["polyquic-runtime"]),
     // Its synchronous handles wrap those of the endpoint.
     (
         "polyquic-blocking",
@@ -42,11 +43,13 @@ const ARROWS: &[(&str, &[&str])] = &[
             "polyquic-blocking",
             "polyquic-glommio",
             "polyquic-sim",
+            "polyquic-wasm",
         ],
     ),
     ("polyquic-swarm", &["polyquic"]),
     // Whoever uses the library sees the facade, like any other user.
     ("polyquic-cli", &["polyquic"]),
+    ("polyquic-js", &["polyquic"]),
     // What reads input, wherever that is.
     (
         "polyquic-fuzz",

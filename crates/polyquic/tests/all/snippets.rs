@@ -91,6 +91,8 @@ fn markdown_quotes_code_that_is_compiled() {
     sources.extend(files(&package.join("tests"), "rs"));
     // The conformance suite is instantiated there, as an adapter of one's own would.
     sources.extend(files(&root.join("crates/smol/tests"), "rs"));
+    // Compiled, and run in Node, by `cargo xtask wasm --test`.
+    sources.extend(files(&root.join("crates/wasm/examples"), "rs"));
     sources.extend(files(&root.join("crates/hostile/tests"), "rs"));
     let sources: Vec<_> = sources
         .iter()

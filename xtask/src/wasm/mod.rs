@@ -1,0 +1,250 @@
+//! `cargo xtask wasm`: the JavaScript package, with its WebAssembly module, and its tests.
+
+mod imports;
+mod toolchain;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::command;
+
+use toolchain::Toolchain;
+
+const HELP: &str = "\
+Builds the JavaScript package into target/npm/polyquic, and says how large it is.
+
+usage: cargo xtask wasm [options] [-- ARGUMENTS OF node --test]
+
+  --test       also runs its tests in Node, against itself and against the native program
+  --no-install takes the toolchain that is there, and installs nothing
+";
+
+/// The name of cargo's profile, and of its directory.
+const PROFILE: &str = "wasm";
+
+struct Options {
+    test: bool,
+    install: bool,
+    rest: Vec<String>,
+}
+
+impl Options {
+    fn parse(arguments: &[String]) -> Result<Self> {
+        let mut options = Self {
+            test: false,
+            install: true,
+            rest: Vec::new(),
+        };
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--test" => options.test = true,
+                "--no-install" => options.install = false,
+                "--" => options.rest = arguments.by_ref().cloned().collect(),
+                other => bail!("no option {other:?}\n\n{HELP}"),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Builds the package, and tests it if asked to.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    if arguments.iter().any(|it| it == "--help" || it == "-h") {
+        print!("{HELP}");
+        return Ok(());
+    }
+    let options = Options::parse(arguments)?;
+    let started = Instant::now();
+    let root = command::root()?;
+    let target = root.join("target");
+    let toolchain = toolchain::find(options.install)?;
+    println!("compiling for {} with {toolchain}", toolchain::TARGET);
+    let modules = compile(&target, toolchain, &["--package", "polyquic-js"])?;
+    let bindgen = bindgen(&root, &target)?;
+    let package = assemble(&root, &target, &modules.join("polyquic_js.wasm"), &bindgen)?;
+    println!(
+        "{} is complete after {}",
+        package.strip_prefix(&root).unwrap_or(&package).display(),
+        command::seconds(started.elapsed())
+    );
+    report(&package)?;
+    if options.test {
+        let suite = conformance(&target, toolchain, &bindgen)?;
+        test(&root, &package, &suite, &options.rest)?;
+    }
+    Ok(())
+}
+
+/// Compiles for WebAssembly, and says where the modules are.
+fn compile(target: &Path, toolchain: Toolchain, what: &[&str]) -> Result<PathBuf> {
+    // A directory of its own: another compiler would have cargo build everything anew each time.
+    let directory = target.join("wasm");
+    let mut cargo = toolchain.cargo()?;
+    cargo
+        .args(what)
+        .args(["--profile", PROFILE, "--target-dir"])
+        .arg(&directory);
+    command::run(cargo)?;
+    Ok(directory.join(toolchain::TARGET).join(PROFILE))
+}
+
+/// Puts the package together, and says where it is.
+fn assemble(root: &Path, target: &Path, module: &Path, bindgen: &Path) -> Result<PathBuf> {
+    let package = target.join("npm/polyquic");
+    if package.exists() {
+        fs::remove_dir_all(&package)?;
+    }
+    copy(&root.join("crates/js/npm"), &package)?;
+    let out = package.join("wasm");
+    generate(bindgen, module, &out, "polyquic")?;
+    // wasm-opt would make it smaller by no more than a hundredth, compressed; and binaryen 108, which
+    // Debian 12 has, breaks its tables.
+    let wasm = out.join("polyquic_bg.wasm");
+    let from = imports::modules(&fs::read(&wasm)?)?;
+    ensure!(
+        from.iter().all(|name| name != "env"),
+        "the module imports from \"env\": something was linked in that is not there in JavaScript"
+    );
+    Ok(package)
+}
+
+/// Makes the JavaScript that goes with `module`.
+fn generate(bindgen: &Path, module: &Path, out: &Path, name: &str) -> Result<()> {
+    let mut generate = Command::new(bindgen);
+    generate.arg(module).arg(out).arg(name);
+    command::run(generate)
+}
+
+/// Builds the conformance suite for Node, and says where it is.
+fn conformance(target: &Path, toolchain: Toolchain, bindgen: &Path) -> Result<PathBuf> {
+    let what = ["--package", "polyquic-wasm", "--example", "conformance"];
+    let modules = compile(target, toolchain, &what)?;
+    let out = target.join("npm/conformance");
+    let module = modules.join("examples/conformance.wasm");
+    generate(bindgen, &module, &out, "conformance")?;
+    // Its JavaScript is a module, too.
+    fs::write(out.join("package.json"), "{ \"type\": \"module\" }\n")?;
+    Ok(out)
+}
+
+/// Builds what makes the JavaScript, unless it is there, and says where it is.
+fn bindgen(root: &Path, target: &Path) -> Result<PathBuf> {
+    let workspace = root.join("crates/js/bindgen");
+    let ours = locked(&root.join("Cargo.lock"), "wasm-bindgen")?;
+    let theirs = locked(&workspace.join("Cargo.lock"), "wasm-bindgen-cli-support")?;
+    ensure!(
+        ours == theirs,
+        "Cargo.lock has wasm-bindgen {ours}, but crates/js/bindgen has {theirs}: \
+         write {ours} into crates/js/bindgen/Cargo.toml, and run `cargo update` there"
+    );
+    let directory = target.join("bindgen");
+    let mut cargo = command::cargo(&["build", "--quiet", "--locked", "--target-dir"])?;
+    cargo.arg(&directory).current_dir(workspace);
+    command::run(cargo)?;
+    Ok(directory
+        .join("debug")
+        .join(format!("polyquic-bindgen{}", env::consts::EXE_SUFFIX)))
+}
+
+/// The version of `package` in a lock file.
+fn locked(file: &Path, package: &str) -> Result<String> {
+    let text = fs::read_to_string(file)?;
+    version(&text, package)
+        .with_context(|| format!("{} has no {package}", file.display()))
+        .map(str::to_owned)
+}
+
+fn version<'a>(lock: &'a str, package: &str) -> Option<&'a str> {
+    let name = format!("name = \"{package}\"");
+    let mut lines = lock.lines().skip_while(|line| *line != name);
+    lines
+        .nth(1)?
+        .strip_prefix("version = \"")?
+        .strip_suffix('"')
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Says how large what a browser loads is: the module, and all JavaScript.
+fn report(package: &Path) -> Result<()> {
+    let mut node = Command::new("node");
+    node.arg("--input-type=module")
+        .arg("--eval")
+        .arg(SIZES)
+        .arg(package);
+    if node.status().is_err() {
+        let bytes = fs::metadata(package.join("wasm/polyquic_bg.wasm"))?.len();
+        println!("the module has {bytes} bytes (with Node, this would say more)");
+    }
+    Ok(())
+}
+
+const SIZES: &str = r#"
+import { readFileSync, readdirSync } from 'node:fs';
+import { brotliCompressSync, gzipSync } from 'node:zlib';
+const directory = process.argv[1];
+const browser = ['browser.js', 'connection.js', 'errors.js', 'streams.js',
+  'transports/websocket.js', 'wasm/polyquic.js'];
+const row = (name, files) => {
+  const all = files.map((file) => readFileSync(`${directory}/${file}`));
+  const sum = (size) => all.map(size).reduce((a, b) => a + b);
+  const kb = (bytes) => `${(bytes / 1000).toFixed(1)} KB`.padStart(12);
+  console.log(name.padEnd(12) + kb(sum((it) => it.length)) +
+    kb(sum((it) => gzipSync(it, { level: 9 }).length)) + kb(sum((it) => brotliCompressSync(it).length)));
+};
+console.log(''.padEnd(12) + ['raw', 'gzip', 'brotli'].map((it) => it.padStart(12)).join(''));
+row('WebAssembly', ['wasm/polyquic_bg.wasm']);
+row('JavaScript', browser);
+row('together', ['wasm/polyquic_bg.wasm', ...browser]);
+"#;
+
+/// Runs the tests in Node.
+fn test(root: &Path, package: &Path, suite: &Path, arguments: &[String]) -> Result<()> {
+    let mut cargo = command::cargo(&["build", "--package", "polyquic-cli"])?;
+    cargo.env_remove("CARGO_TARGET_DIR");
+    command::run(cargo)?;
+    let program = root.join(format!("target/debug/polyquic{}", env::consts::EXE_SUFFIX));
+    let mut node = Command::new("node");
+    node.current_dir(root.join("crates/js/tests"))
+        .env("POLYQUIC_PACKAGE", package)
+        .env("POLYQUIC_CONFORMANCE", suite)
+        .env("POLYQUIC_PROGRAM", program)
+        // For the tests of the relay's client: Node has a WebSocket since version 22.
+        .args(["--experimental-websocket", "--test"])
+        .args(["--test-reporter", "spec"])
+        // Some transfer much, and each has a time limit: they should not slow each other down.
+        .args(["--test-concurrency", "1"])
+        .args(arguments);
+    command::run(node).context("tests of the JavaScript package")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_found_by_the_whole_name() {
+        let lock = "[[package]]\nname = \"a-b\"\nversion = \"2\"\n\n[[package]]\nname = \"a\"\nversion = \"1.0\"\n";
+        assert_eq!(version(lock, "a"), Some("1.0"));
+        assert_eq!(version(lock, "b"), None);
+    }
+}

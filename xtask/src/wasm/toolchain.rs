@@ -1,0 +1,186 @@
+//! Which compiler builds for WebAssembly here, and how to get one.
+
+use std::{
+    env, fmt,
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+use crate::command;
+
+pub(super) const TARGET: &str = "wasm32-unknown-unknown";
+
+/// What Debian calls the compiler with the sources of its standard library, and what links and
+/// compiles the C of ring.
+const PACKAGES: &[&str] = &[
+    "rustc-web",
+    "cargo-web",
+    "libstd-rust-web-dev",
+    "rust-web-src",
+    "clang",
+    "lld",
+];
+
+/// Where Debian puts them, whatever rustup puts before it in the path.
+const DEBIAN: &str = "/usr/bin";
+
+/// How long rustup may take to download the target: some 30 MB.
+const RUSTUP_LIMIT: Duration = Duration::from_secs(90);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Toolchain {
+    /// The one that builds everything else, which has the target.
+    Ours,
+    /// Debian's, which builds the standard library along with the rest.
+    Debian,
+}
+
+impl fmt::Display for Toolchain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ours => "the toolchain of the workspace",
+            Self::Debian => "Debian's toolchain, and its standard library from source",
+        })
+    }
+}
+
+/// The toolchain to use; gets one if need be and `install` allows it.
+pub(super) fn find(install: bool) -> Result<Toolchain> {
+    if let Some(toolchain) = present() {
+        return Ok(toolchain);
+    }
+    if install && !has_target() {
+        add_target();
+        if let Some(toolchain) = present() {
+            return Ok(toolchain);
+        }
+    }
+    if install && is_root() && starts("apt-get") {
+        let _ = apt(&["update"]);
+        let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+        arguments.extend(PACKAGES);
+        if apt(&arguments).is_ok()
+            && let Some(toolchain) = present()
+        {
+            return Ok(toolchain);
+        }
+    }
+    bail!(
+        "nothing here compiles for {TARGET}. Either\n\n    rustup target add {TARGET}\n\n\
+         and clang (for the C in ring), or on Debian\n\n    \
+         apt-get install --no-install-recommends {}\n",
+        PACKAGES.join(" ")
+    )
+}
+
+fn present() -> Option<Toolchain> {
+    if !starts("clang") && env::var_os("CC_wasm32_unknown_unknown").is_none() {
+        return None;
+    }
+    if has_target() {
+        return Some(Toolchain::Ours);
+    }
+    let cargo = Path::new(DEBIAN).join("cargo").exists();
+    (cargo && debian_has_sources() && starts("wasm-ld")).then_some(Toolchain::Debian)
+}
+
+fn has_target() -> bool {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--print", "target-libdir", "--target", TARGET]);
+    command::output(rustc).is_ok_and(|directory| Path::new(&directory).exists())
+}
+
+fn debian_has_sources() -> bool {
+    let mut rustc = Command::new(Path::new(DEBIAN).join("rustc"));
+    rustc.args(["--print", "sysroot"]);
+    command::output(rustc).is_ok_and(|root| {
+        Path::new(&root)
+            .join("lib/rustlib/src/rust/library/std")
+            .exists()
+    })
+}
+
+/// A machine without a way to rustup's servers may have it wait for them forever.
+fn add_target() {
+    let mut rustup = Command::new("rustup");
+    rustup.args(["target", "add", TARGET]).stdin(Stdio::null());
+    let Ok(mut child) = rustup.spawn() else {
+        return;
+    };
+    let started = Instant::now();
+    while started.elapsed() < RUSTUP_LIMIT {
+        if !matches!(child.try_wait(), Ok(None)) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    println!("rustup does not get on");
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+fn apt(arguments: &[&str]) -> Result<()> {
+    let mut apt = Command::new("apt-get");
+    apt.args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    println!("$ {}", command::show(&apt));
+    command::run(apt)
+}
+
+fn is_root() -> bool {
+    let mut id = Command::new("id");
+    id.arg("-u");
+    command::output(id).is_ok_and(|it| it == "0")
+}
+
+fn starts(program: &str) -> bool {
+    Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+impl Toolchain {
+    /// `cargo build` for the target.
+    pub(super) fn cargo(self) -> Result<Command> {
+        let build = ["build", "--locked", "--target", TARGET];
+        let mut cargo = match self {
+            Self::Ours => command::cargo(&build)?,
+            Self::Debian => {
+                let mut ours = command::cargo(&[])?;
+                // Told by rustup's cargo to use rustup's compiler, it would.
+                for name in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTDOC"] {
+                    ours.env_remove(name);
+                }
+                let mut cargo = Command::new(Path::new(DEBIAN).join("cargo"));
+                for (name, value) in ours.get_envs() {
+                    match value {
+                        Some(value) => cargo.env(name, value),
+                        None => cargo.env_remove(name),
+                    };
+                }
+                cargo
+                    .args(build)
+                    .args(["-Zbuild-std=std,panic_abort"])
+                    .current_dir(command::root()?)
+                    .env("RUSTC", Path::new(DEBIAN).join("rustc"))
+                    // Building the standard library is an unstable feature.
+                    .env("RUSTC_BOOTSTRAP", "1")
+                    .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-ld");
+                cargo
+            }
+        };
+        if env::var_os("CC_wasm32_unknown_unknown").is_none() {
+            cargo.env("CC_wasm32_unknown_unknown", "clang");
+        }
+        Ok(cargo)
+    }
+}
