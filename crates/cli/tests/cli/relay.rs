@@ -1,7 +1,7 @@
 //! `polyquic relay`: what passes, what does not, and how it ends.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use async_tungstenite::tungstenite::{Bytes, Message};
 use polyquic::rustls;
 
 use crate::harness::{EXECUTORS, Fixture, LIMIT, Server, run};
-use crate::tunnel::{Client, echo, local_port, relay, request};
+use crate::tunnel::{Client, echo, local_port, relay, request, silent};
 
 /// A number from the line about a client: that before `words`.
 #[track_caller]
@@ -58,9 +58,7 @@ fn the_first_message_says_where_datagrams_go_and_each_is_one_message() {
 
 #[test]
 fn what_is_said_right_before_the_goodbye_arrives() {
-    let target = UdpSocket::bind("127.0.0.1:0").unwrap();
-    target.set_read_timeout(Some(LIMIT)).unwrap();
-    let address = target.local_addr().unwrap().to_string();
+    let (target, address) = silent();
     let relay = relay(&["--allow", &address]);
     for _ in 0..20 {
         let mut client = Client::connect(relay.address, &address);
@@ -158,9 +156,7 @@ fn there_are_only_so_many_clients() {
 
 #[test]
 fn what_is_over_the_rate_is_dropped_and_counted() {
-    // Takes what comes, and says nothing.
-    let target = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = target.local_addr().unwrap().to_string();
+    let (_target, address) = silent();
     for (option, rate) in [("--datagram-rate", "1"), ("--rate", "1k")] {
         let mut relay = relay(&["--allow", &address, option, rate]);
         let mut client = Client::connect(relay.address, &address);
@@ -233,7 +229,7 @@ fn a_client_without_datagrams_is_closed_as_idle() {
 #[test]
 fn pings_are_answered_and_sent() {
     let target = echo();
-    let relay = relay(&["--allow", &target, "--idle", "1"]);
+    let relay = relay(&["--allow", &target, "--idle", "6"]);
     let mut client = Client::connect(relay.address, &target);
     client.hello();
     let payload = Bytes::from_static(b"are you there?");
@@ -250,9 +246,8 @@ fn pings_are_answered_and_sent() {
 
 #[test]
 fn a_client_that_shows_no_sign_of_life_is_given_up_though_its_target_sends_on() {
-    let target = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = target.local_addr().unwrap().to_string();
-    let mut relay = relay(&["--allow", &address, "--idle", "0.5"]);
+    let (target, address) = silent();
+    let mut relay = relay(&["--allow", &address, "--idle", "2"]);
     let mut client = Client::connect(relay.address, &address);
     client.hello();
     client.send(b"start");
@@ -313,10 +308,9 @@ fn a_quiet_relay_says_where_it_listens_and_no_more() {
 
 #[test]
 fn a_slow_reader_loses_datagrams_and_fills_no_memory() {
-    let target = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let address = target.local_addr().unwrap().to_string();
+    let (target, address) = silent();
     let mut relay = relay(&["--allow", &address]);
-    let mut client = Client::connect(relay.address, &address);
+    let mut client = Client::narrow(relay.address, &address);
     client.hello();
     client.send(b"start");
     let (_, back) = target.recv_from(&mut [0; 10]).unwrap();
