@@ -346,6 +346,26 @@ fn a_slow_reader_loses_datagrams_and_fills_no_memory() {
     assert!(count > 0 && number(&line, "at a full queue") > 0, "{line}");
 }
 
+#[test]
+fn answers_to_pings_that_nobody_reads_fill_no_memory() {
+    let (target, address) = silent();
+    let relay = relay(&["--allow", &address]);
+    let mut client = Client::narrow(relay.address, &address);
+    client.hello();
+    let before = relay.resident_kib();
+    let payload = Bytes::from_static(&[7; 125]);
+    for _ in 0..200_000 {
+        let ping = Message::Ping(payload.clone());
+        client.socket.write(ping).unwrap();
+    }
+    client.send(b"after all of them");
+    let mut buffer = [0; 20];
+    assert_eq!(target.recv(&mut buffer).unwrap(), 17);
+    if let (Some(before), Some(after)) = (before, relay.resident_kib()) {
+        assert!(after < before + 8192, "{before} KiB, then {after} KiB");
+    }
+}
+
 /// Open sockets of a process, its listening one included.
 #[cfg(target_os = "linux")]
 fn sockets(server: &Server) -> usize {
