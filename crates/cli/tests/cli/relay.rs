@@ -1,7 +1,7 @@
 //! `polyquic relay`: what passes, what does not, and how it ends.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use async_tungstenite::tungstenite::{Bytes, Message};
 use polyquic::rustls;
 
 use crate::harness::{EXECUTORS, Fixture, LIMIT, Server, run};
-use crate::tunnel::{Client, echo, local_port, relay, request, silent};
+use crate::tunnel::{Client, echo, echo_of, local_port, relay, request, silent};
 
 /// A number from the line about a client: that before `words`.
 #[track_caller]
@@ -53,6 +53,30 @@ fn the_first_message_says_where_datagrams_go_and_each_is_one_message() {
     }
     for length in [1, 20, 1200, 1200, 1200, 700, 1452, 9000] {
         assert_eq!(client.receive(), vec![length as u8; length]);
+    }
+}
+
+#[test]
+fn targets_of_ipv6_are_reached_by_address_and_network() {
+    let Ok(udp) = UdpSocket::bind("[::1]:0") else {
+        eprintln!("skipped: no IPv6 here");
+        return;
+    };
+    let target = echo_of(udp);
+    let network = target.replace("[::1]", "[::1]/128");
+    // As encodeURIComponent has it.
+    let encoded = target
+        .replace('[', "%5B")
+        .replace(']', "%5D")
+        .replace(':', "%3A");
+    for rule in [&target, &network] {
+        let relay = relay(&["--allow", rule]);
+        let mut client = Client::connect(relay.address, &encoded);
+        assert_eq!(client.hello()["target"], target.as_str());
+        client.send(b"six");
+        assert_eq!(client.receive(), b"six");
+        let other = Client::connect(relay.address, "%5B::2%5D:443").goodbye();
+        assert_eq!(other.0, 4403);
     }
 }
 

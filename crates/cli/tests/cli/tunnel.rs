@@ -193,7 +193,11 @@ pub(crate) fn silent() -> (UdpSocket, String) {
 
 /// A target that sends back what it gets. Ends with the process.
 pub(crate) fn echo() -> String {
-    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    echo_of(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
+}
+
+/// The same, on a socket of the test's.
+pub(crate) fn echo_of(udp: UdpSocket) -> String {
     let address = udp.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
         let mut buffer = vec![0; 65536];
