@@ -14,9 +14,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::exec::ExecutorKind;
+use crate::relay::args::RelayArgs;
 use crate::url::Url;
 
-const EXIT_CODES: &str = "\
+pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0    everything asked for was done
   1    a transfer, a measurement or a cell of the demo failed
@@ -49,6 +50,7 @@ pub(crate) enum Command {
     Ping(PingArgs),
     #[command(subcommand)]
     Perf(PerfCommand),
+    Relay(RelayArgs),
 }
 
 /// What every command takes.
@@ -404,6 +406,12 @@ mod tests {
             "perf",
             "perf client https://h --duration -1",
             "demo --executor nonsense",
+            "relay --allow nonsense",
+            "relay --allow a:1 --rate 10Mbit",
+            "relay --allow a:1 --origin example.org",
+            "relay --allow a:1 --cert a",
+            "relay --allow a:1 --idle 0",
+            "relay --allow a:1 --max-queue 1",
         ] {
             let words = std::iter::once("polyquic").chain(line.split(' '));
             let error = Cli::try_parse_from(words).expect_err(line);
@@ -421,6 +429,7 @@ mod tests {
             "get https://h/x --session-cache f --0rtt",
             "ping https://h -c 3 -i 0",
             "perf client https://h --test requests --streams 64 --json",
+            "relay --allow a:1 --allow 10.0.0.0/8:* --rate 1.5M --origin https://a --files . -q",
         ] {
             let words = std::iter::once("polyquic").chain(line.split(' '));
             Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{line}: {e}"));

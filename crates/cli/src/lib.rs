@@ -26,6 +26,7 @@ mod out;
 mod perf;
 mod ping;
 mod progress;
+mod relay;
 mod reload;
 mod sandbox;
 mod serve;
@@ -61,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Get(args) => get::run(args),
         Command::Ping(args) => ping::run(args),
         Command::Perf(command) => perf::run(command),
+        Command::Relay(args) => relay::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

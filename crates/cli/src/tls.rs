@@ -37,6 +37,18 @@ pub(crate) fn server(identity: &Identity, alpn: &[u8]) -> Result<Arc<QuicServerC
         .map_err(|e| Failure::local(format!("cannot use TLS: {e}")))
 }
 
+/// The server's side of TLS over TCP: one certificate, HTTP/1.1.
+pub(crate) fn web_server(identity: &Identity) -> Result<Arc<rustls::ServerConfig>, Failure> {
+    let mut config = rustls::ServerConfig::builder_with_provider(polyquic::crypto_provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(tls_failure)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(OneCertificate(identity.certified.clone())));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.key_log = Arc::new(rustls::KeyLogFile::new());
+    Ok(Arc::new(config))
+}
+
 /// Whether handshakes should not be on the I/O path: an RSA signature takes a millisecond or more.
 pub(crate) fn signs_slowly(identity: &Identity) -> bool {
     identity.certified.key.algorithm() == SignatureAlgorithm::RSA

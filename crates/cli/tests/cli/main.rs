@@ -4,7 +4,9 @@
 mod failures;
 mod harness;
 mod measure;
+mod relay;
 mod reload;
 mod shards;
 mod shutdown;
 mod transfer;
+mod tunnel;
