@@ -1,5 +1,6 @@
 //! `cargo xtask wasm`: the JavaScript package, with its WebAssembly module, and its tests.
 
+mod browser;
 mod imports;
 mod toolchain;
 
@@ -21,15 +22,21 @@ Builds the JavaScript package into target/npm/polyquic, and says how large it is
 
 usage: cargo xtask wasm [options] [-- ARGUMENTS OF node --test]
 
-  --test       also runs its tests in Node, against itself and against the native program
-  --no-install takes the toolchain that is there, and installs nothing
+  --test       also runs its tests: in Node, against itself and against the native program, and in
+               Chromium, through the relay
+  --demo       serves docs/browser, a page that speaks QUIC, with servers for it to talk to
+  --no-install takes what is there, and installs nothing
 ";
 
 /// The name of cargo's profile, and of its directory.
 const PROFILE: &str = "wasm";
 
+/// Where the demonstration is served.
+const DEMO_ADDRESS: &str = "127.0.0.1:8080";
+
 struct Options {
     test: bool,
+    demo: bool,
     install: bool,
     rest: Vec<String>,
 }
@@ -38,6 +45,7 @@ impl Options {
     fn parse(arguments: &[String]) -> Result<Self> {
         let mut options = Self {
             test: false,
+            demo: false,
             install: true,
             rest: Vec::new(),
         };
@@ -45,6 +53,7 @@ impl Options {
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--test" => options.test = true,
+                "--demo" => options.demo = true,
                 "--no-install" => options.install = false,
                 "--" => options.rest = arguments.by_ref().cloned().collect(),
                 other => bail!("no option {other:?}\n\n{HELP}"),
@@ -75,9 +84,21 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         command::seconds(started.elapsed())
     );
     report(&package)?;
-    if options.test {
-        let suite = conformance(&target, toolchain, &bindgen)?;
-        test(&root, &package, &suite, &options.rest)?;
+    if options.test || options.demo {
+        let site = browser::site(&root, &package)?;
+        let program = program(&root)?;
+        if options.test {
+            let tested = Tested {
+                suite: conformance(&target, toolchain, &bindgen)?,
+                package,
+                site: site.clone(),
+                program: program.clone(),
+            };
+            test(&root, &tested, &options)?;
+        }
+        if options.demo {
+            browser::demo(&root, &program, &site, DEMO_ADDRESS)?;
+        }
     }
     Ok(())
 }
@@ -217,23 +238,41 @@ row('JavaScript', browser);
 row('together', ['wasm/polyquic_bg.wasm', ...browser]);
 "#;
 
-/// Runs the tests in Node.
-fn test(root: &Path, package: &Path, suite: &Path, arguments: &[String]) -> Result<()> {
+/// What the tests are about.
+struct Tested {
+    /// The JavaScript package.
+    package: PathBuf,
+    /// The conformance suite, as a package for Node.
+    suite: PathBuf,
+    /// The page of docs/browser with the package.
+    site: PathBuf,
+    /// The native program.
+    program: PathBuf,
+}
+
+/// Builds the native program, and says where it is.
+fn program(root: &Path) -> Result<PathBuf> {
     let mut cargo = command::cargo(&["build", "--package", "polyquic-cli"])?;
     cargo.env_remove("CARGO_TARGET_DIR");
     command::run(cargo)?;
-    let program = root.join(format!("target/debug/polyquic{}", env::consts::EXE_SUFFIX));
+    Ok(root.join(format!("target/debug/polyquic{}", env::consts::EXE_SUFFIX)))
+}
+
+/// Runs the tests in Node, some of which drive a browser.
+fn test(root: &Path, tested: &Tested, options: &Options) -> Result<()> {
     let mut node = Command::new("node");
+    browser::prepare(root, &mut node, options.install)?;
     node.current_dir(root.join("crates/js/tests"))
-        .env("POLYQUIC_PACKAGE", package)
-        .env("POLYQUIC_CONFORMANCE", suite)
-        .env("POLYQUIC_PROGRAM", program)
+        .env("POLYQUIC_PACKAGE", &tested.package)
+        .env("POLYQUIC_CONFORMANCE", &tested.suite)
+        .env("POLYQUIC_PROGRAM", &tested.program)
+        .env("POLYQUIC_SITE", &tested.site)
         // For the tests of the relay's client: Node has a WebSocket since version 22.
         .args(["--experimental-websocket", "--test"])
         .args(["--test-reporter", "spec"])
         // Some transfer much, and each has a time limit: they should not slow each other down.
         .args(["--test-concurrency", "1"])
-        .args(arguments);
+        .args(&options.rest);
     command::run(node).context("tests of the JavaScript package")
 }
 

@@ -59,15 +59,12 @@ pub(super) fn find(install: bool) -> Result<Toolchain> {
             return Ok(toolchain);
         }
     }
-    if install && is_root() && starts("apt-get") {
-        let _ = apt(&["update"]);
-        let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
-        arguments.extend(PACKAGES);
-        if apt(&arguments).is_ok()
-            && let Some(toolchain) = present()
-        {
-            return Ok(toolchain);
-        }
+    if install
+        && can_apt()
+        && apt_install(PACKAGES).is_ok()
+        && let Some(toolchain) = present()
+    {
+        return Ok(toolchain);
     }
     bail!(
         "nothing here compiles for {TARGET}. Either\n\n    rustup target add {TARGET}\n\n\
@@ -121,6 +118,17 @@ fn add_target() {
     println!("rustup does not get on");
     let _ = child.kill();
     let _ = child.wait();
+}
+
+pub(super) fn can_apt() -> bool {
+    is_root() && starts("apt-get")
+}
+
+pub(super) fn apt_install(packages: &[&str]) -> Result<()> {
+    let _ = apt(&["update"]);
+    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+    arguments.extend(packages);
+    apt(&arguments)
 }
 
 fn apt(arguments: &[&str]) -> Result<()> {
