@@ -85,7 +85,7 @@ const CHECKS: &[Check] = &[
     },
     Check {
         name: "wasm",
-        why: "the JavaScript package builds, and talks in Node to itself and to every executor",
+        why: "the JavaScript package talks to itself and to every executor, in Node and in a browser",
         run: || wasm::run(&["--test".into()]),
     },
     Check {
