@@ -85,7 +85,7 @@ const CHECKS: &[Check] = &[
     },
     Check {
         name: "wasm",
-        why: "the JavaScript package talks to itself and to every executor, in Node and in a browser",
+        why: "the JavaScript package talks to itself and to every executor, in Node and in a browser; WASI too",
         run: || wasm::run(&["--test".into()]),
     },
     Check {

@@ -43,6 +43,10 @@ pub struct Connection {
     gates: [Option<Arc<Gate>>; 2],
     /// Whether the handshake is confirmed (RFC 9001 section 4.1.2), as far as was looked.
     confirmed: bool,
+    /// A key update that was asked for before the handshake was confirmed.
+    key_update_due: bool,
+    /// On clients: whether a timeout was due before the handshake was confirmed.
+    waited: bool,
     /// On servers, whose clients move.
     moves: Moves,
 }
@@ -66,6 +70,8 @@ impl Connection {
             datagrams: Received::new(additions.datagram_bytes),
             gates: [Gate::take_built(), None],
             confirmed: false,
+            key_update_due: false,
+            waited: false,
             moves: Moves::default(),
         };
         // What came with a first packet.
@@ -81,6 +87,11 @@ impl Connection {
             return self.handle_event(event);
         }
         let before = self.inner.remote_address();
+        // quinn-proto drops it, too, but counts it as if it came from where the handshake began: that
+        // address, which nobody has proved, would be sent three times as much (RFC 9000 section 8.1).
+        if from != before && self.inner.is_handshaking() {
+            return;
+        }
         if from == before && self.moves.is_idle() {
             return self.handle_event(event);
         }
@@ -111,12 +122,29 @@ impl Connection {
                 self.collect_datagrams();
             }
         }
+        if (self.key_update_due || self.waited) && self.is_confirmed() {
+            self.on_confirmed();
+        }
         // A client that moved has a path, and a controller, of its own.
         if self.side().is_server()
             && let Some(gate) = Gate::take_built()
         {
             self.gates.swap(0, 1);
             self.gates[0] = Some(gate);
+        }
+    }
+
+    /// Do what waited for the handshake to be confirmed.
+    fn on_confirmed(&mut self) {
+        if std::mem::take(&mut self.waited) {
+            // quinn-proto does not begin anew to count probe timeouts when the handshake's keys are
+            // dropped (RFC 9002 section 6.2.2). Many were needed to get here if the first guess of the
+            // round-trip time was far too low, and what was sent since and lost would be repeated as
+            // late as after a peer's idle timeout. An answer ends that.
+            self.inner.ping();
+        }
+        if self.key_update_due {
+            self.force_key_update();
         }
     }
 
@@ -140,10 +168,8 @@ impl Connection {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.inner.handle_timeout(now);
         if !self.confirmed {
-            self.confirmed = match self.side() {
-                Side::Client => self.inner.stats().frame_rx.handshake_done > 0,
-                Side::Server => !self.inner.is_handshaking(),
-            };
+            self.confirmed = self.is_confirmed();
+            self.waited |= !self.confirmed && self.side().is_client();
             for gate in self.gates.iter().flatten() {
                 if self.confirmed {
                     gate.rest();
@@ -314,9 +340,22 @@ impl Connection {
         self.inner.ping();
     }
 
-    /// Update the packet protection keys (RFC 9001 section 6).
+    /// Update the packet protection keys (RFC 9001 section 6); once the handshake is confirmed, if it
+    /// is not yet. Does nothing while an update is under way.
     pub fn force_key_update(&mut self) {
-        self.inner.force_key_update();
+        // quinn-proto would do so as soon as the handshake is complete, which section 6.1 forbids.
+        self.key_update_due = !self.is_confirmed();
+        if !self.key_update_due {
+            self.inner.force_key_update();
+        }
+    }
+
+    /// Whether the handshake is confirmed (RFC 9001 section 4.1.2).
+    fn is_confirmed(&self) -> bool {
+        match self.side() {
+            Side::Client => self.inner.stats().frame_rx.handshake_done > 0,
+            Side::Server => !self.inner.is_handshaking(),
+        }
     }
 
     /// Note that the local address changed: take another connection id and find the path anew.

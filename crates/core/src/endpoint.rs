@@ -1,19 +1,21 @@
 //! The endpoint machine: from datagrams to connections.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use quinn_proto::{
-    AcceptError, ConnectError, ConnectionEvent, ConnectionHandle, DatagramEvent, EcnCodepoint,
-    EndpointEvent, Incoming, RetryError, Transmit,
+    AcceptError, ConnectError, ConnectionEvent, ConnectionHandle, ConnectionId, DatagramEvent,
+    EcnCodepoint, EndpointEvent, Incoming, RetryError, Transmit,
 };
 
 use crate::config::Additions;
 use crate::crypto::offload::Seat;
+use crate::crypto::retry;
 use crate::deferral::Deferral;
 use crate::early::EarlyData;
-use crate::{ClientConfig, Connection, EndpointConfig, Instant, ServerConfig};
+use crate::{ClientConfig, Connection, EndpointConfig, Instant, ServerConfig, header};
 
 /// What the machine must know of the socket it is used with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +113,8 @@ pub struct Endpoint {
     seat: Arc<Seat>,
     /// While TLS may be away.
     early_data: Option<EarlyData>,
+    /// Where our clients sent their first Initial packets, for as long as a Retry may be followed.
+    dst_cids: HashMap<ConnectionHandle, ConnectionId>,
     ipv6: bool,
     stats: EndpointStats,
 }
@@ -137,6 +141,7 @@ impl Endpoint {
             server_additions,
             seat,
             early_data: early_data.then(EarlyData::default),
+            dst_cids: HashMap::new(),
             ipv6: socket.ipv6,
             stats: EndpointStats::default(),
         }
@@ -190,13 +195,37 @@ impl Endpoint {
         if let Some(early_data) = &mut self.early_data {
             early_data.keep(remote, ecn, &data);
         }
-        let event = self
+        // A copy, because only the routing tells whose it is.
+        let retry =
+            (!self.dst_cids.is_empty() && header::retry_in(&data).is_some()).then(|| data.clone());
+        let mut event = self
             .inner
             .handle(now, remote, local_ip, ecn, data, response);
+        if let (Some(retry), Some(DatagramEvent::ConnectionEvent(handle, _))) = (retry, &event)
+            && !self.may_follow(*handle, &retry)
+        {
+            event = None;
+        }
         if event.is_none() {
             self.stats.datagrams_discarded += 1;
         }
         event
+    }
+
+    /// Whether the connection may be given this datagram, which ends in a Retry packet.
+    ///
+    /// quinn-proto judges them, too, but takes only the first, and counts the wrong ones: a damaged
+    /// one would end the handshake.
+    fn may_follow(&mut self, handle: ConnectionHandle, datagram: &[u8]) -> bool {
+        let (Some(dst_cid), Some(retry)) = (self.dst_cids.get(&handle), header::retry_in(datagram))
+        else {
+            return true;
+        };
+        let genuine = retry::is_genuine(&retry, dst_cid);
+        if genuine {
+            self.dst_cids.remove(&handle);
+        }
+        genuine
     }
 
     /// Take in what a connection has to say; the answer, if any, goes back to that connection.
@@ -205,6 +234,8 @@ impl Endpoint {
         handle: ConnectionHandle,
         event: EndpointEvent,
     ) -> Option<ConnectionEvent> {
+        // The first of them is about ids for after the handshake, or the end: no Retry is due then.
+        self.dst_cids.remove(&handle);
         self.inner.handle_event(handle, event)
     }
 
@@ -230,8 +261,9 @@ impl Endpoint {
             }
             _ => remote,
         };
-        let (config, additions) = config.into_parts();
+        let (config, additions, dst_cid) = config.into_parts();
         let (handle, connection) = self.inner.connect(now, config, remote, server_name)?;
+        self.dst_cids.insert(handle, dst_cid);
         self.stats.outgoing_handshakes += 1;
         Ok((handle, Connection::new(connection, additions, None)))
     }
@@ -311,7 +343,8 @@ impl Endpoint {
         let early = (self.early_data.as_mut().zip(link.cid()))
             .map(|(early_data, cid)| early_data.take(cid))
             .unwrap_or_default();
-        for packets in early {
+        // What came from elsewhere does not count, nor would it be taken.
+        for packets in early.into_iter().filter(|it| it.remote == remote) {
             let (from, ecn, data) = (packets.remote, packets.ecn, packets.data);
             self.inject(now, connection, from, local_ip, ecn, data);
         }

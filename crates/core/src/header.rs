@@ -10,6 +10,7 @@ const TYPE: u8 = 0x30;
 const INITIAL: u8 = 0x00;
 const ZERO_RTT: u8 = 0x10;
 const HANDSHAKE: u8 = 0x20;
+const RETRY: u8 = 0x30;
 
 /// Where the Length field of the Initial packet begins whose header is in `bytes`.
 pub(crate) fn initial_length_at(bytes: &[u8]) -> Option<usize> {
@@ -36,6 +37,44 @@ pub(crate) fn early_data_at(datagram: &[u8]) -> Option<(ConnectionId, usize)> {
             INITIAL => reader.skip_token()?,
             HANDSHAKE => {}
             _ => return None,
+        }
+        let length = reader.varint()?;
+        reader.take(length)?;
+    }
+}
+
+/// A Retry packet, which is the last of its datagram.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Retry<'a> {
+    pub(crate) version: u32,
+    /// All of it, with its tag.
+    pub(crate) packet: &'a [u8],
+    /// Token and tag.
+    pub(crate) payload: &'a [u8],
+}
+
+/// The Retry packet that a datagram ends in, if it does.
+pub(crate) fn retry_in(datagram: &[u8]) -> Option<Retry<'_>> {
+    let mut reader = Reader {
+        bytes: datagram,
+        at: 0,
+    };
+    loop {
+        let begin = reader.at;
+        let (kind, _) = reader.up_to_token()?;
+        match kind {
+            RETRY => {
+                let packet = &datagram[begin..];
+                let version = packet[1..5].try_into().expect("it was read");
+                let payload = &datagram[reader.at..];
+                return Some(Retry {
+                    version: u32::from_be_bytes(version),
+                    packet,
+                    payload,
+                });
+            }
+            INITIAL => reader.skip_token()?,
+            _ => {}
         }
         let length = reader.varint()?;
         reader.take(length)?;
@@ -108,6 +147,29 @@ mod tests {
         assert_eq!((&cid[..], at), (&[1, 2, 3, 4][..], 25));
         let (_, at) = early_data_at(&DATAGRAM[25..]).unwrap();
         assert_eq!(at, 0);
+    }
+
+    /// The packet of RFC 9001 appendix A.4.
+    const RETRY_PACKET: &[u8] = &[
+        0xff, 0, 0, 0, 1, 0, 8, 0xf0, 0x67, 0xa5, 0x50, 0x2a, 0x42, 0x62, 0xb5, // 15
+        0x74, 0x6f, 0x6b, 0x65, 0x6e, 0x04, 0xa2, 0x65, 0xba, 0x2e, 0xff, 0x4d, 0x82, 0x90, 0x58,
+        0xfb, 0x3f, 0x0f, 0x24, 0x96, 0xba,
+    ];
+
+    #[test]
+    fn retry_packets_are_found_wherever_they_are() {
+        assert_eq!(retry_in(DATAGRAM), None);
+        let expected = Retry {
+            version: 1,
+            packet: RETRY_PACKET,
+            payload: &RETRY_PACKET[15..],
+        };
+        assert_eq!(retry_in(RETRY_PACKET), Some(expected));
+        let coalesced = [DATAGRAM, RETRY_PACKET].concat();
+        assert_eq!(retry_in(&coalesced).unwrap().packet, RETRY_PACKET);
+        for end in 0..15 {
+            assert_eq!(retry_in(&RETRY_PACKET[..end]), None, "{end}");
+        }
     }
 
     #[test]

@@ -4,10 +4,12 @@
 import { connectBy, load, made, target } from './connection.js';
 import { QuicError } from './errors.js';
 import { webSocketTransport } from './transports/websocket.js';
+import { webTransportTransport } from './transports/webtransport.js';
 
 export { Connection } from './connection.js';
 export { QuicError } from './errors.js';
 export { webSocketTransport } from './transports/websocket.js';
+export { webTransportTransport } from './transports/webtransport.js';
 
 /** Fetch and start the WebAssembly module, before it is needed. */
 export function ready() {
@@ -25,9 +27,18 @@ export async function connect(url, options = {}) {
   }
   const transport = options.transport
     ? await made(options.transport, at)
-    : await webSocketTransport(options.relay, at, options);
+    : await byRelay(options)(options.relay, at, options);
   const { address, port } = transport.target ?? { address: at.host, port: at.port };
   return connectBy(transport, { address, port, serverName: options.serverName ?? at.host }, options);
+}
+
+function byRelay({ relayTransport = 'websocket' }) {
+  if (relayTransport === 'websocket') return webSocketTransport;
+  if (relayTransport === 'webtransport') return webTransportTransport;
+  throw new QuicError(
+    'InvalidArgumentError',
+    `\`relayTransport\` is "websocket" or "webtransport", not "${relayTransport}"`,
+  );
 }
 
 export function listen() {

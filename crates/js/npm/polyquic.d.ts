@@ -57,9 +57,16 @@ export interface ConnectOptions extends TransportOptions {
   serverCertificateHashes?: CertificateHash[];
   /** The name that the certificate must be for. Default: the host of the URL. */
   serverName?: string;
-  /** The URL of a relay, `ws:` or `wss:`, to reach the server by. `polyquic relay` is one. It sees
+  /** The URL of a relay, `ws:` or `wss:` (`https:` for WebTransport), to reach the server by. `polyquic relay` is one. It sees
    *  encrypted packets only. */
   relay?: string | URL;
+  /** In browsers: how to speak to the relay. `"webtransport"` needs a relay that does
+   *  (`polyquic relay --webtransport`, at an `https:` URL) and a browser whose WebTransport carries
+   *  datagrams of 1200 bytes; lost packets then hold nothing up. Default: `"websocket"`. */
+  relayTransport?: 'websocket' | 'webtransport';
+  /** For `"webtransport"`: trust relays that have one of these certificates, which must be valid for at most
+   *  14 days. Default: those that the browser trusts. */
+  relayCertificateHashes?: CertificateHash[];
   /** What moves the datagrams of this connection, or what makes it. */
   transport?: Transport | ((at: { host: string; port: number }) => Transport | Promise<Transport>);
   /** In Node: which local address to send from. Default: any. */
@@ -202,7 +209,7 @@ export interface Address {
  *  | `UnresolvedError` | the server's name has no address |
  *  | `BindError` | the address to listen on is taken, or not this machine's: `code` |
  *  | `InvalidArgumentError` | an option makes no sense |
- *  | `UnsupportedError` | not in a browser |
+ *  | `UnsupportedError` | not in a browser, or not in this one |
  */
 export class QuicError extends Error {
   /** Whether a connection has ended, or only a stream. */
@@ -256,6 +263,14 @@ export function webSocketTransport(
   relay: string | URL,
   target: { host: string; port: number },
   options?: { signal?: AbortSignal; WebSocket?: typeof WebSocket },
+): Promise<Transport>;
+
+/** WebTransport to a relay that has UDP, see {@link ConnectOptions.relayTransport}. In browsers only. Rejects
+ *  with an `UnsupportedError` if there is none, or if its datagrams are too small. */
+export function webTransportTransport(
+  relay: string | URL,
+  target: { host: string; port: number },
+  options?: { signal?: AbortSignal; relayCertificateHashes?: CertificateHash[] },
 ): Promise<Transport>;
 
 /** A UDP socket of Node's, bound when this returns. It has no ECN and no segmentation offload. */

@@ -69,3 +69,24 @@ test('a pause in the middle of a transfer does no harm to it', async (t) => {
   assert.ok(paused);
   assert.equal(connection.getStats().packetsLost, 0);
 });
+
+test('timers that fire once a second, as in a tab in the background, do no harm', async (t) => {
+  const real = globalThis.setTimeout;
+  let rounded = 0;
+  globalThis.setTimeout = (run, delay, ...rest) => {
+    rounded += 1;
+    return real(run, Math.max(1, Math.ceil(delay / 1000)) * 1000, ...rest);
+  };
+  t.after(() => (globalThis.setTimeout = real));
+  const { connection, hash } = await connected(t, 2_000_000, {
+    keepAliveInterval: 1000,
+    maxIdleTimeout: 4000,
+  });
+  assert.equal(await hashOf(await hq.get(connection, '/file')), hash);
+  // Silence, but for what keeps the connection from being given up by either side.
+  await new Promise((resolve) => real(resolve, 2 * PAUSE_MS));
+  assert.equal(await hashOf(await hq.get(connection, '/file')), hash);
+  // Acknowledgements were in time; that the timers were late was not taken for losses.
+  assert.equal(connection.getStats().packetsLost, 0);
+  assert.ok(rounded > 2, 'the connection asked for timers of somebody else');
+});

@@ -50,6 +50,10 @@ impl AsyncIoSocket {
             // async-io looks at the socket again when it is asked to watch it: what came after we
             // found it empty is reported.
             if self.drained {
+                // Whatever wakes the task, try again then. async-io does not count an event of the
+                // round in which it was asked: who is polled more slowly than its thread goes round
+                // would be woken time and again, and never be told why.
+                self.drained = false;
                 ready!(self.watched.poll_readable(cx))?;
             }
             let result = self.io.recv(batch);
@@ -64,8 +68,9 @@ impl AsyncIoSocket {
     fn poll_send(&mut self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<()>> {
         loop {
             if self.full {
-                ready!(self.watched.poll_writable(cx))?;
+                // As above.
                 self.full = false;
+                ready!(self.watched.poll_writable(cx))?;
             }
             match self.io.send(transmit) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.full = true,

@@ -5,7 +5,7 @@
 //! client migrates to or from may get more. That is let pass.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -24,6 +24,8 @@ struct Peer {
     received: u64,
     sent: u64,
     validated: bool,
+    /// The connection ids that first packets from there were for.
+    hellos: BTreeSet<Vec<u8>>,
     /// What quinn-proto sends beyond the limit.
     excess: u64,
 }
@@ -40,19 +42,18 @@ pub(crate) fn watch(access: &Access, model: &Rc<Model>, duplicates: bool) {
     let handshake = copies;
     access.filter_down(move |packet| {
         let mut peers = known.borrow_mut();
-        // quinn-proto counts what comes for a connection that shakes hands, from wherever it comes,
-        // as if it came from where the connection began: after a NAT's rebinding, this does.
-        let fresh = !peers.contains_key(&(packet.src, packet.dst));
-        let long = packet.payload.first().is_some_and(|it| it & 0x80 != 0);
-        let elsewhere = peers
-            .iter_mut()
-            .filter(|((src, _), peer)| long && peer.sent > 0 && *src != packet.src)
-            .filter(|((src, _), _)| fresh || src.ip() == packet.src.ip());
+        // A server that has not accepted an attempt yet keeps what comes for it; quinn-proto then
+        // counts all of that for the address where the attempt began.
+        let hello = long_dcid(&packet.payload).map(<[u8]>::to_vec);
+        let elsewhere = peers.iter_mut().filter(|((src, _), peer)| {
+            let waits = peer.sent == 0 && *src != packet.src;
+            waits && hello.as_ref().is_some_and(|it| peer.hellos.contains(it))
+        });
         for (_, peer) in elsewhere {
             peer.received += packet.payload.len() as u64 * copies;
-            peer.validated |= validates(packet, false);
         }
         let peer = peers.entry((packet.src, packet.dst)).or_default();
+        peer.hellos.extend(hello);
         // For each connection that may begin, or migrate.
         let migrates = packet.payload.first().is_some_and(|it| it & 0x80 == 0);
         peer.excess += DATAGRAM_BYTES
@@ -117,6 +118,13 @@ fn validates(packet: &Packet, answers: bool) -> bool {
         2 => true,
         _ => false,
     }
+}
+
+/// Whom a packet with a long header is for (RFC 9000 section 17.2).
+fn long_dcid(payload: &[u8]) -> Option<&[u8]> {
+    let long = payload.first()? & 0x80 != 0;
+    let length = usize::from(*payload.get(5)?);
+    payload.get(6..6 + length).filter(|_| long)
 }
 
 /// Whether an Initial packet carries a token (RFC 9000 section 17.2.2).

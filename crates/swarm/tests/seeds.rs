@@ -30,6 +30,30 @@ fn seeds_that_found_bugs_find_none() {
             966,
             "a rejected stream's drop took the waker of its successor",
         ),
+        (
+            206_956,
+            "a damaged Retry was taken for the one that is followed",
+        ),
+        (
+            204_418,
+            "keys were updated before the handshake was confirmed",
+        ),
+        (208_618, "the same"),
+        (
+            101_612,
+            "probe timeouts of the handshake delayed those after it",
+        ),
+        (201_495, "the same"),
+        (
+            2009,
+            "what came from elsewhere counted for the handshake's address",
+        ),
+        (208_347, "the same"),
+        (
+            206_941,
+            "the observer did not see what counts before an accept",
+        ),
+        (275, "the same"),
     ];
     for (seed, bug) in found {
         let violations = run(&Plan::new(seed), false, None).violations;

@@ -104,6 +104,8 @@ macro_rules! conformance {
             accepted_0rtt_delivers,
             rejected_0rtt_is_told,
             void_streams_do_not_hinder_delivery,
+            rejection_makes_room_for_streams,
+            void_streams_do_not_silence_their_successors,
             servers_may_speak_first,
             resumption_spares_the_certificate,
         } }

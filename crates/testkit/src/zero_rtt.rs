@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use polyquic_core::crypto_provider;
 use polyquic_core::rustls::client::WebPkiServerVerifier;
 use polyquic_core::rustls::client::danger::{
@@ -161,6 +164,69 @@ pub async fn void_streams_do_not_hinder_delivery<R: Executor>(rt: R) {
     ends.client.close(0u32.into(), b"");
     assert!(read_all(server.accept_uni().await.unwrap()).await == data);
     drop(void);
+    ends.finish().await;
+}
+
+/// Void streams count no more: whoever waits to open one is woken.
+pub async fn rejection_makes_room_for_streams<R: Executor>(rt: R) {
+    let mut ends = acquainted(rt.clone()).await;
+    forget(&rt, &mut ends);
+    let (client, accepted) = connect_0rtt(&ends);
+    let mut void = Vec::new();
+    let waiting = loop {
+        let mut open = Box::pin(client.open_uni());
+        match futures::poll!(&mut open) {
+            Poll::Ready(stream) => void.push(stream.unwrap()),
+            Poll::Pending => break open,
+        }
+    };
+    // On its own: the others' wake-ups do not have it look.
+    let mut waiting = FuturesUnordered::from_iter([waiting]);
+    let (accepted, server, opened) = futures::join!(
+        accepted,
+        async { ends.server.accept().await.unwrap().await.unwrap() },
+        waiting.next()
+    );
+    let opened = opened.unwrap();
+    assert!(!accepted);
+    send_all(opened.unwrap(), b"room").await;
+    assert_eq!(read_all(server.accept_uni().await.unwrap()).await, b"room");
+    drop(void);
+    check_alive(&client, &server).await;
+    ends.finish().await;
+}
+
+/// A void stream that is dropped late does not take along who waits for another with its number.
+pub async fn void_streams_do_not_silence_their_successors<R: Executor>(rt: R) {
+    let mut ends = acquainted(rt.clone()).await;
+    forget(&rt, &mut ends);
+    let (client, accepted) = connect_0rtt(&ends);
+    let (mut void_send, mut void_recv) = client.open_bi().await.unwrap();
+    void_send.write_all(b"in vain").await.unwrap();
+    // It waited, and gave up.
+    let mut byte = [0];
+    assert!(futures::poll!(Box::pin(void_recv.read(&mut byte))).is_pending());
+    let (accepted, server) = futures::join!(accepted, async {
+        ends.server.accept().await.unwrap().await.unwrap()
+    });
+    assert!(!accepted);
+    let (mut send, mut recv) = client.open_bi().await.unwrap();
+    assert_eq!(send.id(), void_send.id());
+    send.write_all(b"x").await.unwrap();
+    let mut read = Box::pin(recv.read_to_end(10));
+    assert!(futures::poll!(&mut read).is_pending());
+    let answering = async {
+        drop((void_send, void_recv));
+        let (mut send, _recv) = server.accept_bi().await.unwrap();
+        send.write_all(b"answer").await.unwrap();
+        send.finish().unwrap();
+        send.stopped().await.unwrap();
+    };
+    // On its own: the other's wake-ups do not have it look.
+    let mut read = FuturesUnordered::from_iter([read]);
+    let (read, ()) = futures::join!(read.next(), answering);
+    assert_eq!(read.unwrap().unwrap(), b"answer");
+    check_alive(&client, &server).await;
     ends.finish().await;
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::command;
+use crate::{command, wasm};
 
 use super::options::Options;
 
@@ -32,6 +32,9 @@ pub(super) const OUTSIDE: &[&str] = &[
     "bare-udp",
 ];
 
+/// Ours in JavaScript. Their program lists them, too.
+pub(super) const JAVASCRIPT: &[&str] = &["wasm-node", "wasm-browser"];
+
 /// A program, and how the names of its subjects begin.
 pub(super) struct Family {
     prefix: &'static str,
@@ -49,9 +52,17 @@ enum Source {
         /// Whether it has a feature `ring` for the other cryptography provider.
         ring: bool,
     },
+    /// `benches/js`, with the package for JavaScript and the native program.
+    JavaScript,
 }
 
 const FAMILIES: &[Family] = &[
+    // Before the other whose names begin like these.
+    Family {
+        prefix: "polyquic-wasm-",
+        program: "bench-javascript",
+        source: Source::JavaScript,
+    },
     Family {
         prefix: "polyquic-",
         program: "bench-polyquic",
@@ -129,7 +140,7 @@ pub(super) fn build(options: &Options) -> Result<Built> {
         let subjects: Vec<_> = options
             .subjects
             .iter()
-            .filter(|name| name.starts_with(family.prefix))
+            .filter(|name| program_of(name).is_some_and(|it| it.program == family.program))
             .collect();
         if subjects.is_empty() {
             continue;
@@ -166,6 +177,7 @@ pub(super) fn build(options: &Options) -> Result<Built> {
 impl Family {
     /// Builds the program: where it lies.
     fn build(&self, target: &Path, ring: bool) -> Result<PathBuf> {
+        let suffix = env::consts::EXE_SUFFIX;
         // Each alone, so that none gets features of a shared dependency that another asked for.
         let mut cargo = command::cargo(&["build", "--release", "--quiet", "--bin", self.program])?;
         let directory = match self.source {
@@ -193,13 +205,33 @@ impl Family {
                 }
                 directory
             }
+            Source::JavaScript => return javascript(target),
         };
         succeed(cargo)?;
-        let suffix = env::consts::EXE_SUFFIX;
         Ok(directory
             .join("release")
             .join(format!("{}{suffix}", self.program)))
     }
+}
+
+/// Builds what runs in Node and in a browser, and what those talk to.
+fn javascript(target: &Path) -> Result<PathBuf> {
+    let native = program_of("polyquic-blocking").context("no family")?;
+    // WebAssembly has no other provider than ring.
+    let native = native.build(target, true)?;
+    succeed(command::cargo(&[
+        "build",
+        "--release",
+        "--quiet",
+        "--package",
+        "polyquic-cli",
+    ])?)?;
+    let suffix = env::consts::EXE_SUFFIX;
+    let program = target.join(format!("release/polyquic{suffix}"));
+    wasm::peer(
+        &command::root()?,
+        &[("POLYQUIC_NATIVE", &native), ("POLYQUIC_PROGRAM", &program)],
+    )
 }
 
 /// Runs a build; an error has the end of what it wrote, which is where the reason is.
@@ -239,6 +271,14 @@ mod tests {
             assert!(matches!(family.source, Source::Rivals { .. }), "{subject}");
         }
         assert_eq!(program_of("quinn-tokio").unwrap().program, "bench-quinn");
+        assert_eq!(
+            program_of("polyquic-tokio").unwrap().program,
+            "bench-polyquic"
+        );
+        for name in JAVASCRIPT {
+            let family = program_of(&format!("polyquic-{name}")).expect(name);
+            assert!(matches!(family.source, Source::JavaScript), "{name}");
+        }
         assert!(program_of("s2n").is_none());
     }
 

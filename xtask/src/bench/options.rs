@@ -25,7 +25,9 @@ What to measure; each LIST may be `all`:
                        smol-multi-shards (a socket for each worker), tokio, tokio-multi,
                        tokio-multi-shards, tokio-multi-handover (the same without the
                        kernel's steering), blocking, glommio and glommio-multi (Linux);
-                       none for only rivals
+                       wasm-node (WebAssembly in Node), wasm-browser (a page in Chromium,
+                       through the relay, to a server on blocking; --providers ring), which are
+                       not in all; none for only rivals
                        (default: all)
   --rivals LIST        of quinn-tokio, quinn-tokio-multi, quinn-smol, quinn-smol-multi,
                        noq-tokio, s2n-quic, s2n-quic-s2ntls, compio-quic, msquic, tokio-quiche,
@@ -239,7 +241,12 @@ impl Options {
                 .with_context(|| format!("{name} needs a value"))?;
             (|| -> Result<()> {
                 match &**name {
-                    "--executors" => executors = Some(names(value, EXECUTORS)?),
+                    "--executors" => {
+                        executors = Some(match &**value {
+                            "all" | "none" => names(value, EXECUTORS)?,
+                            _ => names(value, &[EXECUTORS, family::JAVASCRIPT].concat())?,
+                        });
+                    }
                     "--rivals" => {
                         rivals = Some(names(value, &[RIVALS, family::OUTSIDE].concat())?);
                     }
@@ -373,6 +380,13 @@ impl Options {
         options.workloads = part.workloads;
         options.providers = part.providers;
         options.packet_sizes = part.packet_sizes;
+        // Some parts are about processors. Who says other ones wants those.
+        if part.said.contains("--server-cores") && !self.said.contains("--server-cores") {
+            options.server_cores = part.server_cores;
+        }
+        if part.said.contains("--client-cores") && !self.said.contains("--client-cores") {
+            options.client_cores = part.client_cores;
+        }
         Ok(options)
     }
 
@@ -544,6 +558,21 @@ mod tests {
             .unwrap()
             .unwrap();
         assert!(none.like(&old).is_err());
+    }
+
+    #[test]
+    fn a_part_has_its_processors_unless_others_are_said() {
+        let part = ["--server-cores", "0,1", "--executors", "smol"];
+        let of = |line: &str| parse(line).unwrap().unwrap().part(&part).unwrap();
+        assert_eq!(of("--publish ring").server_cores, "0,1");
+        assert_eq!(of("--publish ring --server-cores 3").server_cores, "3");
+    }
+
+    #[test]
+    fn what_runs_in_javascript_has_to_be_named() {
+        let subjects = |line: &str| parse(line).unwrap().unwrap().subjects;
+        assert!(!subjects("--executors all").contains(&"polyquic-wasm-node".into()));
+        assert!(subjects("--executors smol,wasm-node").contains(&"polyquic-wasm-node".into()));
     }
 
     #[test]

@@ -138,6 +138,28 @@ pub(super) const PARTS: &[Part] = &[
         ],
     },
     Part {
+        name: "wasm",
+        title: "WebAssembly",
+        text: "The same stack compiled to WebAssembly: Node on both sides (`wasm-node`), and a page in \
+               Chromium that talks through the relay to a native server on `blocking` (`wasm-browser`), with \
+               native `blocking` beside them. The browser and the relay are the client’s side and share \
+               its processor time, so both sides of every subject may use both processors.",
+        arguments: &[
+            "--providers",
+            "ring",
+            "--executors",
+            "blocking,wasm-node,wasm-browser",
+            "--rivals",
+            "quinn-tokio",
+            "--workloads",
+            "download,upload,requests,latency,handshakes",
+            "--server-cores",
+            "0,1",
+            "--client-cores",
+            "0,1",
+        ],
+    },
+    Part {
         name: "rivals",
         title: "Other stacks",
         text: "Whatever else builds on this machine. These stacks are configured as far as their \

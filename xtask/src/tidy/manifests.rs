@@ -29,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "polyquic-testkit",
         &["polyquic-core", "polyquic-runtime", "polyquic-endpoint"],
     ),
+    ("polyquic-wasi", &["polyquic", "polyquic-runtime"]),
     // It speaks the wire format by itself, and borrows TLS.
     ("polyquic-hostile", &["polyquic-core"]),
     (

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{copy, toolchain};
+use super::{copy, npm, toolchain};
 use crate::command;
 
 /// Drives the browser in tests. It downloads none itself.
@@ -64,31 +64,8 @@ fn in_path(names: &[&str]) -> Option<PathBuf> {
 }
 
 fn playwright(root: &Path, install: bool) -> Result<PathBuf> {
-    let tools = root.join("target/npm-tools");
-    let module = tools.join("node_modules/playwright-core");
-    let (_, version) = PLAYWRIGHT.split_once('@').unwrap_or_default();
-    let present = fs::read_to_string(module.join("package.json"))
-        .is_ok_and(|it| it.contains(&format!("\"version\": \"{version}\"")));
-    if !present {
-        ensure!(
-            install,
-            "{PLAYWRIGHT} is not in {}: npm install",
-            tools.display()
-        );
-        fs::create_dir_all(&tools)?;
-        let mut npm = Command::new("npm");
-        npm.args([
-            "install",
-            "--no-save",
-            "--no-audit",
-            "--no-fund",
-            "--prefix",
-        ])
-        .arg(&tools)
-        .arg(PLAYWRIGHT);
-        command::run(npm)?;
-    }
-    Ok(module.join("index.mjs"))
+    let modules = npm(&root.join("target/npm-tools"), PLAYWRIGHT, install)?;
+    Ok(modules.join("playwright-core/index.mjs"))
 }
 
 /// Serves the page with servers for it to talk to, until the relay is ended.
@@ -132,13 +109,18 @@ fn tempdir(root: &Path) -> Result<PathBuf> {
 }
 
 /// A command of the program that listens on a free port; killed when it is dropped.
-struct Server {
+pub(super) struct Server {
     child: Child,
-    address: String,
+    pub(super) address: String,
 }
 
 impl Server {
-    fn start(program: &Path, words: &[&str], ca: &Path, files: Option<&Path>) -> Result<Self> {
+    pub(super) fn start(
+        program: &Path,
+        words: &[&str],
+        ca: &Path,
+        files: Option<&Path>,
+    ) -> Result<Self> {
         // It is how we learn that it has started.
         let _ = fs::remove_file(ca);
         let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;

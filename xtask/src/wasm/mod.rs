@@ -3,6 +3,7 @@
 mod browser;
 mod imports;
 mod toolchain;
+mod wasi;
 
 use std::{
     env, fs,
@@ -23,7 +24,7 @@ Builds the JavaScript package into target/npm/polyquic, and says how large it is
 usage: cargo xtask wasm [options] [-- ARGUMENTS OF node --test]
 
   --test       also runs its tests: in Node, against itself and against the native program, and in
-               Chromium, through the relay
+               Chromium, through the relay; and a client on WASI
   --demo       serves docs/browser, a page that speaks QUIC, with servers for it to talk to
   --no-install takes what is there, and installs nothing
 ";
@@ -75,9 +76,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let target = root.join("target");
     let toolchain = toolchain::find(options.install)?;
     println!("compiling for {} with {toolchain}", toolchain::TARGET);
-    let modules = compile(&target, toolchain, &["--package", "polyquic-js"])?;
     let bindgen = bindgen(&root, &target)?;
-    let package = assemble(&root, &target, &modules.join("polyquic_js.wasm"), &bindgen)?;
+    let package = package(&root, &target, toolchain, &bindgen)?;
     println!(
         "{} is complete after {}",
         package.strip_prefix(&root).unwrap_or(&package).display(),
@@ -95,12 +95,66 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
                 program: program.clone(),
             };
             test(&root, &tested, &options)?;
+            wasi::test(&root, &target, &program, options.install)?;
         }
         if options.demo {
             browser::demo(&root, &program, &site, DEMO_ADDRESS)?;
         }
     }
     Ok(())
+}
+
+/// Builds the package, and says where it is.
+fn package(root: &Path, target: &Path, toolchain: Toolchain, bindgen: &Path) -> Result<PathBuf> {
+    let modules = compile(target, toolchain, &["--package", "polyquic-js"])?;
+    assemble(root, target, &modules.join("polyquic_js.wasm"), bindgen)
+}
+
+/// What a measurement in JavaScript takes: the package, and a program that drives it in Node and in a
+/// browser, with `environment` in addition. Says where that program is.
+pub(crate) fn peer(root: &Path, environment: &[(&str, &Path)]) -> Result<PathBuf> {
+    let target = root.join("target");
+    let bindgen = bindgen(root, &target)?;
+    let package = package(root, &target, toolchain::find(true)?, &bindgen)?;
+    let directory = target.join("npm/bench");
+    if directory.exists() {
+        fs::remove_dir_all(&directory)?;
+    }
+    // Next to each other, as the page is served them.
+    copy(&root.join("benches/js"), &directory)?;
+    copy(&package, &directory.join("polyquic"))?;
+    let mut node = Command::new("node");
+    browser::prepare(root, &mut node, true)?;
+    let variables = node.get_envs().filter_map(|(name, value)| {
+        let value = value?.to_str().context("a path that is not UTF-8");
+        Some(value.map(|value| (name.to_string_lossy().into_owned(), value.to_owned())))
+    });
+    let mut variables = variables.collect::<Result<Vec<_>>>()?;
+    let own: [(&str, &Path); 2] = [
+        ("POLYQUIC_PACKAGE", &package),
+        ("POLYQUIC_SITE", &directory),
+    ];
+    for (name, value) in own.iter().chain(environment) {
+        let value = value.to_str().context("a path that is not UTF-8")?;
+        variables.push(((*name).to_owned(), value.to_owned()));
+    }
+    let quote = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+    let mut script = "#!/bin/sh\n".to_owned();
+    for (name, value) in &variables {
+        script += &format!("export {name}={}\n", quote(value));
+    }
+    // A session of its own is a scheduling group of its own, as the native peers have.
+    let main = directory.join("peer.js");
+    let main = main.to_str().context("a path that is not UTF-8")?;
+    script += &format!("exec setsid node {} \"$@\"\n", quote(main));
+    let program = directory.join("peer");
+    fs::write(&program, script)?;
+    #[cfg(unix)]
+    fs::set_permissions(
+        &program,
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )?;
+    Ok(program)
 }
 
 /// Compiles for WebAssembly, and says where the modules are.
@@ -191,6 +245,35 @@ fn version<'a>(lock: &'a str, package: &str) -> Option<&'a str> {
         .strip_suffix('"')
 }
 
+/// Has `package`, a name with its version, in the directory `tools`, which is for it alone; installs it
+/// unless it is there. Says where the modules are.
+fn npm(tools: &Path, package: &str, install: bool) -> Result<PathBuf> {
+    let modules = tools.join("node_modules");
+    let (name, version) = package.rsplit_once('@').unwrap_or((package, ""));
+    let present = fs::read_to_string(modules.join(name).join("package.json"))
+        .is_ok_and(|it| it.contains(&format!("\"version\": \"{version}\"")));
+    if !present {
+        ensure!(
+            install,
+            "{package} is not in {}: npm install",
+            tools.display()
+        );
+        fs::create_dir_all(tools)?;
+        let mut npm = Command::new("npm");
+        npm.args([
+            "install",
+            "--no-save",
+            "--no-audit",
+            "--no-fund",
+            "--prefix",
+        ])
+        .arg(tools)
+        .arg(package);
+        command::run(npm)?;
+    }
+    Ok(modules)
+}
+
 fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -224,7 +307,8 @@ import { readFileSync, readdirSync } from 'node:fs';
 import { brotliCompressSync, gzipSync } from 'node:zlib';
 const directory = process.argv[1];
 const browser = ['browser.js', 'connection.js', 'errors.js', 'streams.js',
-  'transports/websocket.js', 'wasm/polyquic.js'];
+  'transports/relay.js', 'transports/websocket.js', 'transports/webtransport.js',
+  'wasm/polyquic.js'];
 const row = (name, files) => {
   const all = files.map((file) => readFileSync(`${directory}/${file}`));
   const sum = (size) => all.map(size).reduce((a, b) => a + b);

@@ -53,8 +53,8 @@ pub(super) fn find(install: bool) -> Result<Toolchain> {
     if let Some(toolchain) = present() {
         return Ok(toolchain);
     }
-    if install && !has_target() {
-        add_target();
+    if install && !has_target(TARGET) {
+        add_target(TARGET);
         if let Some(toolchain) = present() {
             return Ok(toolchain);
         }
@@ -78,16 +78,17 @@ fn present() -> Option<Toolchain> {
     if !starts("clang") && env::var_os("CC_wasm32_unknown_unknown").is_none() {
         return None;
     }
-    if has_target() {
+    if has_target(TARGET) {
         return Some(Toolchain::Ours);
     }
     let cargo = Path::new(DEBIAN).join("cargo").exists();
     (cargo && debian_has_sources() && starts("wasm-ld")).then_some(Toolchain::Debian)
 }
 
-fn has_target() -> bool {
+/// Whether the workspace's toolchain has the standard library for `target`.
+pub(super) fn has_target(target: &str) -> bool {
     let mut rustc = Command::new("rustc");
-    rustc.args(["--print", "target-libdir", "--target", TARGET]);
+    rustc.args(["--print", "target-libdir", "--target", target]);
     command::output(rustc).is_ok_and(|directory| Path::new(&directory).exists())
 }
 
@@ -101,10 +102,10 @@ fn debian_has_sources() -> bool {
     })
 }
 
-/// A machine without a way to rustup's servers may have it wait for them forever.
-fn add_target() {
+/// Asks rustup for `target`. A machine without a way to its servers may have it wait for them forever.
+pub(super) fn add_target(target: &str) {
     let mut rustup = Command::new("rustup");
-    rustup.args(["target", "add", TARGET]).stdin(Stdio::null());
+    rustup.args(["target", "add", target]).stdin(Stdio::null());
     let Ok(mut child) = rustup.spawn() else {
         return;
     };

@@ -16,7 +16,7 @@ use clap::Args;
 use crate::args::{EXIT_CODES, ExecutorArgs, seconds};
 use crate::relay::allow::Rule;
 
-/// Carry datagrams between WebSockets and UDP, for browsers, which have no UDP.
+/// Carry datagrams between WebSockets or WebTransport and UDP, for browsers, which have no UDP.
 ///
 /// A client opens ws://ADDR:PORT/udp?target=HOST:PORT with the subprotocol polyquic-relay.v1; from
 /// then on each binary message is one UDP datagram, either way. What passes is encrypted from end
@@ -53,6 +53,11 @@ pub(crate) struct RelayArgs {
     /// Private key of the certificate, PEM (PKCS#8, SEC1 or PKCS#1)
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub(crate) key: Option<PathBuf>,
+
+    /// Address and UDP port to listen on for WebTransport, the shorter way for browsers that speak it;
+    /// repeat for several. Needs --cert
+    #[arg(long, value_name = "ADDR:PORT", requires = "cert")]
+    pub(crate) webtransport: Vec<SocketAddr>,
 
     /// Serve the files of this directory by HTTP on the same port, to everybody
     #[arg(long, value_name = "DIR")]

@@ -23,7 +23,7 @@ use crate::relay::allow::Target;
 use crate::relay::end::{Counters, End};
 use crate::relay::http::{self, Asked, Bad, Io};
 use crate::relay::limits::{Entered, Full, Leave};
-use crate::relay::pump::{Pump, Socket};
+use crate::relay::pump::{Pump, Wire};
 use crate::relay::udp::{MAX_DATAGRAM_BYTES, Udp};
 
 /// How long a TLS handshake, a request, and finding the target may take, each.
@@ -155,10 +155,10 @@ async fn linger<R: Native>(rt: &R, io: &mut impl Io) {
 }
 
 /// Look after one client.
-async fn client<R: Native>(
+pub(crate) async fn client<R: Native, W: Wire>(
     rt: &R,
     relay: &Relay,
-    mut socket: Socket,
+    mut socket: W,
     peer: SocketAddr,
     target: Option<String>,
     origin: Option<String>,
@@ -198,12 +198,18 @@ async fn client<R: Native>(
             socket.feed(Message::Close(Some(frame))).await?;
         }
         // Also the answer to the client's own close.
-        socket.flush().await?;
-        socket.get_mut().close().await?;
-        Ok::<_, async_tungstenite::tungstenite::Error>(())
+        socket.flush().await
     };
     if let Ok(Ok(())) = timeout(rt, GOODBYE_LIMIT, goodbye).await {
-        linger(rt, socket.get_mut()).await;
+        socket.finish(rt).await;
+    }
+}
+
+impl<S: Io> Wire for WebSocketStream<S> {
+    async fn finish<R: Native>(&mut self, rt: &R) {
+        if let Ok(Ok(())) = timeout(rt, GOODBYE_LIMIT, self.get_mut().close()).await {
+            linger(rt, self.get_mut()).await;
+        }
     }
 }
 
@@ -224,10 +230,10 @@ fn enter(relay: &Relay, peer: SocketAddr, origin: Option<String>) -> Result<Ente
 }
 
 /// Find the target, and carry datagrams until the end. The UDP socket is closed on return.
-async fn carry<R: Native>(
+async fn carry<R: Native, W: Wire>(
     rt: &R,
     relay: &Relay,
-    socket: &mut Socket,
+    socket: &mut W,
     target: Option<String>,
     leave: Arc<Leave>,
     counters: &mut Counters,

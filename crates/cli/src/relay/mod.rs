@@ -12,6 +12,7 @@ mod http;
 mod limits;
 mod pump;
 mod udp;
+mod webtransport;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::pin;
@@ -20,9 +21,10 @@ use std::time::Duration;
 
 use async_io::Async;
 use futures::future::{Either, select, select_all};
+use polyquic::crypto::rustls::QuicServerConfig;
 use polyquic::{rustls, sleep, spawn, timeout};
 
-use crate::certs::load_identity;
+use crate::certs::{Identity, load_identity};
 use crate::exec::{self, App, Native};
 use crate::failure::Failure;
 use crate::out::{complain, say};
@@ -106,10 +108,13 @@ pub(crate) fn run(args: &RelayArgs) -> Result<(), Failure> {
             Some(Arc::new(sandbox))
         }
     };
-    let tls = match (&args.cert, &args.key) {
-        (Some(cert), Some(key)) => Some(tls::web_server(&load_identity(cert, key)?)?),
+    let identity = match (&args.cert, &args.key) {
+        (Some(cert), Some(key)) => Some(load_identity(cert, key)?),
         _ => None,
     };
+    let tls = identity.as_ref().map(tls::web_server).transpose()?;
+    let quic = |identity: &Identity| tls::server(identity, webtransport::ALPN);
+    let quic = identity.as_ref().map(quic).transpose()?;
     let limits = args.limits.clone();
     let (most, per_address) = (limits.max_clients, limits.max_clients_per_address);
     let relay = Relay {
@@ -131,6 +136,8 @@ pub(crate) fn run(args: &RelayArgs) -> Result<(), Failure> {
     let app = Serve {
         relay: Arc::new(relay),
         listeners,
+        webtransport: args.webtransport.clone(),
+        quic,
         signals,
     };
     exec::run(args.executor.executor, app)
@@ -154,6 +161,9 @@ fn listen(addresses: &[SocketAddr]) -> Result<Vec<Async<TcpListener>>, Failure> 
 struct Serve {
     relay: Arc<Relay>,
     listeners: Vec<Async<TcpListener>>,
+    webtransport: Vec<SocketAddr>,
+    /// There if those are.
+    quic: Option<Arc<QuicServerConfig>>,
     signals: Signals,
 }
 
@@ -163,6 +173,20 @@ impl App for Serve {
     async fn run<R: Native>(self, rt: R) -> Result<Self::Output, Failure> {
         for listener in &self.listeners {
             self.announce(listener);
+        }
+        let mut endpoints = Vec::new();
+        for (address, quic) in self.webtransport.iter().zip(self.quic.iter().cycle()) {
+            let endpoint = webtransport::bind(&rt, quic.clone(), &self.relay.limits, *address)?;
+            if let Ok(address) = endpoint.local_addr() {
+                say!(
+                    "listening on {address} (relay, https://{address}/udp?target=HOST:PORT, WebTransport)"
+                );
+            }
+            spawn(
+                &rt,
+                webtransport::accept(rt.clone(), self.relay.clone(), endpoint.clone()),
+            );
+            endpoints.push(endpoint);
         }
         let accepting = self
             .listeners
@@ -178,6 +202,9 @@ impl App for Serve {
         let told = pin!(timeout(&rt, LEAVE_LIMIT, self.relay.clients.empty()));
         // A second signal: at once.
         select(told, pin!(self.signals.nth(2))).await;
+        for endpoint in &endpoints {
+            endpoint.close(0u32.into(), b"");
+        }
         if !self.relay.quiet {
             self.relay.with_totals(|totals| {
                 say!(

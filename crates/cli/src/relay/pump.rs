@@ -1,4 +1,4 @@
-//! One client: datagrams from its WebSocket to its UDP socket, and back.
+//! One client: datagrams from its WebSocket, or what passes for one, to its UDP socket, and back.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::{Bytes, Error, Message};
 use futures::{Sink, Stream};
 use polyquic::Timer;
@@ -14,12 +13,16 @@ use polyquic::Timer;
 use crate::exec::Native;
 use crate::relay::args::LimitArgs;
 use crate::relay::end::{Counters, End};
-use crate::relay::http::Io;
 use crate::relay::limits::{Leave, Meter};
 use crate::relay::udp::{MAX_DATAGRAM_BYTES, Sent, Udp};
 
-/// The WebSocket of a client.
-pub(crate) type Socket = WebSocketStream<Box<dyn Io>>;
+/// What a client is connected by. Datagrams are binary messages.
+pub(crate) trait Wire:
+    Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error> + Unpin + Send
+{
+    /// Ends it, once everything has been sent.
+    fn finish<R: Native>(&mut self, rt: &R) -> impl Future<Output = ()> + Send;
+}
 
 /// What is written to a WebSocket before it is flushed.
 const WRITE_BYTES: usize = 64 * 1024;
@@ -79,9 +82,9 @@ enum Step {
 }
 
 /// What carries the datagrams of one client.
-pub(crate) struct Pump<'a, R: Native> {
+pub(crate) struct Pump<'a, R: Native, W> {
     rt: R,
-    socket: &'a mut Socket,
+    socket: &'a mut W,
     udp: Udp,
     leave: Arc<Leave>,
     limits: LimitArgs,
@@ -104,10 +107,10 @@ pub(crate) struct Pump<'a, R: Native> {
     armed: Option<Instant>,
 }
 
-impl<'a, R: Native> Pump<'a, R> {
+impl<'a, R: Native, W: Wire> Pump<'a, R, W> {
     pub(crate) fn new(
         rt: &R,
-        socket: &'a mut Socket,
+        socket: &'a mut W,
         udp: Udp,
         leave: Arc<Leave>,
         limits: &LimitArgs,

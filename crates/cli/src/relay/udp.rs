@@ -85,8 +85,11 @@ impl Udp {
     ) -> Poll<io::Result<()>> {
         loop {
             if !self.readable {
-                ready!(self.socket.poll_readable(cx))?;
+                // Whatever wakes the task, try again then. async-io does not count an event of the
+                // round in which it was asked: who is polled more slowly than its thread goes round
+                // would be woken time and again, and never be told why.
                 self.readable = true;
+                ready!(self.socket.poll_readable(cx))?;
             }
             let result: io::Result<()> = BUFFER.with_borrow_mut(|buffer| {
                 let mut metas = [RecvMeta::default(); RECV_MESSAGES];
@@ -178,8 +181,13 @@ fn is_passing(code: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::executor::block_on;
     use std::future::poll_fn;
+    use std::sync::{Arc, mpsc};
+    use std::task::{Wake, Waker};
+    use std::thread;
+    use std::time::Duration;
+
+    use futures::executor::block_on;
 
     fn receive(udp: &mut Udp) -> Vec<Vec<u8>> {
         let mut all = Vec::new();
@@ -201,6 +209,34 @@ mod tests {
         stranger.send_to(b"strange", ("127.0.0.1", port)).unwrap();
         target.send_to(b"wanted", ("127.0.0.1", port)).unwrap();
         assert_eq!(receive(&mut udp), [b"wanted".to_vec()]);
+    }
+
+    struct Channel(mpsc::Sender<()>);
+
+    impl Wake for Channel {
+        fn wake(self: Arc<Self>) {
+            // When all is received, nobody waits for a wake that is yet to come.
+            let _ = self.0.send(());
+        }
+    }
+
+    /// async-io's thread goes round once more before such a task looks again.
+    #[test]
+    fn a_task_that_is_polled_late_receives_too() {
+        let target = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut udp = Udp::open(target.local_addr().unwrap()).unwrap();
+        let to = udp.socket.get_ref().local_addr().unwrap();
+        let (woken, wakes) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Channel(woken)));
+        let mut cx = Context::from_waker(&waker);
+        for round in 0..10 {
+            assert!(udp.poll_recv(&mut cx, |_, _| ()).is_pending(), "{round}");
+            target.send_to(b"late", to).unwrap();
+            wakes.recv().unwrap();
+            thread::sleep(Duration::from_millis(5));
+            assert!(udp.poll_recv(&mut cx, |_, _| ()).is_ready(), "{round}");
+            while wakes.try_recv().is_ok() {}
+        }
     }
 
     #[test]

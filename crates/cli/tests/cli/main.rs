@@ -10,3 +10,4 @@ mod shards;
 mod shutdown;
 mod transfer;
 mod tunnel;
+mod webtransport;

@@ -16,6 +16,8 @@ const MAX_CID_SIZE: usize = 20;
 #[derive(Clone)]
 pub struct ClientConfig {
     inner: quinn_proto::ClientConfig,
+    /// Where a connection's first Initial packet is sent to.
+    dst_cids: Arc<dyn Fn() -> ConnectionId + Send + Sync>,
     additions: Additions,
 }
 
@@ -25,14 +27,12 @@ impl ClientConfig {
     pub fn new(crypto: Arc<dyn crypto::ClientConfig>) -> Self {
         let (transport, additions) = TransportConfig::default().parts();
         let mut inner = quinn_proto::ClientConfig::new(crypto);
-        inner
-            .transport_config(transport)
-            .initial_dst_cid_provider(Arc::new(|| {
-                let mut cid = [0; MAX_CID_SIZE];
-                tls::fill_random(&mut cid);
-                ConnectionId::new(&cid)
-            }));
-        Self { inner, additions }
+        inner.transport_config(transport);
+        Self {
+            inner,
+            dst_cids: Arc::new(random_cid),
+            additions,
+        }
     }
 
     /// Trust servers whose certificates are signed by one of `roots`.
@@ -65,7 +65,11 @@ impl ClientConfig {
     pub fn try_with_platform_verifier() -> Result<Self, rustls::Error> {
         let inner = quinn_proto::ClientConfig::try_with_platform_verifier()?;
         let (transport, additions) = TransportConfig::default().parts();
-        let mut this = Self { inner, additions };
+        let mut this = Self {
+            inner,
+            dst_cids: Arc::new(random_cid),
+            additions,
+        };
         this.inner.transport_config(transport);
         Ok(this)
     }
@@ -91,7 +95,7 @@ impl ClientConfig {
         &mut self,
         provider: Arc<dyn Fn() -> ConnectionId + Send + Sync>,
     ) -> &mut Self {
-        self.inner.initial_dst_cid_provider(provider);
+        self.dst_cids = provider;
         self
     }
 
@@ -101,9 +105,18 @@ impl ClientConfig {
         self
     }
 
-    pub(crate) fn into_parts(self) -> (quinn_proto::ClientConfig, Additions) {
-        (self.inner, self.additions)
+    /// For one connection, with the id that its first Initial packet is sent to.
+    pub(crate) fn into_parts(mut self) -> (quinn_proto::ClientConfig, Additions, ConnectionId) {
+        let dst_cid = (self.dst_cids)();
+        (self.inner).initial_dst_cid_provider(Arc::new(move || dst_cid));
+        (self.inner, self.additions, dst_cid)
     }
+}
+
+fn random_cid() -> ConnectionId {
+    let mut cid = [0; MAX_CID_SIZE];
+    tls::fill_random(&mut cid);
+    ConnectionId::new(&cid)
 }
 
 impl fmt::Debug for ClientConfig {

@@ -11,7 +11,7 @@ pub use quinn_proto::crypto::{
 mod exporter;
 mod keys;
 pub(crate) mod offload;
-mod retry;
+pub(crate) mod retry;
 mod session;
 
 pub mod rustls;

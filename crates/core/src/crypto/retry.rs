@@ -8,6 +8,9 @@ use ring::aead;
 use quinn_proto::ConnectionId;
 use rustls::quic::Version;
 
+use super::rustls::interpret_version;
+use crate::header::Retry;
+
 /// A Retry packet ends in a tag of so many bytes.
 pub(super) const TAG_BYTES: usize = 16;
 
@@ -33,6 +36,19 @@ pub(super) fn tag(version: Version, orig_dst_cid: &ConnectionId, packet: &[u8]) 
         )
         .expect("far below the limits of AES-GCM");
     tag.as_ref().try_into().expect("tags have this length")
+}
+
+/// Whether a client that sent its first Initial to `orig_dst_cid` may follow `retry`: there is a token,
+/// and the tag is right (RFC 9000 section 17.2.5.2). Versions that are not known here are not judged.
+pub(crate) fn is_genuine(retry: &Retry<'_>, orig_dst_cid: &ConnectionId) -> bool {
+    let Ok(version) = interpret_version(retry.version) else {
+        return true;
+    };
+    if retry.payload.len() <= TAG_BYTES {
+        return false;
+    }
+    let (packet, sent) = retry.packet.split_at(retry.packet.len() - TAG_BYTES);
+    tag(version, orig_dst_cid, packet) == sent
 }
 
 const KEY_V1: [u8; 16] = [

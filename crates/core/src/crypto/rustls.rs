@@ -244,7 +244,7 @@ fn encoded(params: &TransportParameters) -> Vec<u8> {
 }
 
 /// QUIC v1, and the drafts that differ from it in nothing but their number.
-fn interpret_version(version: u32) -> Result<Version, UnsupportedVersion> {
+pub(super) fn interpret_version(version: u32) -> Result<Version, UnsupportedVersion> {
     match version {
         1 | 0xff00_0021..=0xff00_0022 => Ok(Version::V1),
         0xff00_001d..=0xff00_0020 => Ok(Version::V1Draft),

@@ -26,6 +26,22 @@ fn retry_proves_the_address() {
     pair.transfer(&noise(1, 50_000).into(), &noise(2, 50_000).into());
 }
 
+/// A Retry that was damaged on its way changes nothing about the one that is right (RFC 9001 section
+/// 5.8).
+#[test]
+fn a_damaged_retry_does_not_spoil_the_right_one() {
+    // Of token and tag, from the end.
+    for byte in [0, 15, 20] {
+        let mut pair = Pair::new(1);
+        pair.server.admission = Admission::Retry;
+        pair.down.damage_next = Some(byte);
+        pair.handshake();
+        assert_eq!(pair.down.damage_next, None);
+        assert_eq!(pair.client.core.stats().datagrams_discarded, 1);
+        pair.transfer(&noise(1, 50_000).into(), &noise(2, 50_000).into());
+    }
+}
+
 /// The next connection from the same address brings a token that the first one was given
 /// (NEW_TOKEN, RFC 9000 section 8.1.3), and is trusted without a Retry.
 #[test]

@@ -75,6 +75,8 @@ pub(crate) struct Link {
     pub(crate) cut: bool,
     /// If set: lose one datagram, after so many more.
     pub(crate) lose_nth: Option<u64>,
+    /// If set: spoil one byte of the next datagram, so many from its end.
+    pub(crate) damage_next: Option<usize>,
 }
 
 impl Link {
@@ -87,6 +89,7 @@ impl Link {
             busy_until: None,
             cut: false,
             lose_nth: None,
+            damage_next: None,
         }
     }
 
@@ -116,6 +119,10 @@ impl Link {
             }
         }
         let mut data = data.to_vec();
+        if let Some(byte) = self.damage_next.take() {
+            let at = data.len() - 1 - byte;
+            data[at] ^= 1;
+        }
         if corrupt < self.network.corrupt {
             flip_bits(&mut self.rng, &mut data);
         }

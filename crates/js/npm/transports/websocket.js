@@ -1,6 +1,7 @@
 // Datagrams through a relay: a WebSocket to it, UDP from there. `polyquic relay` is one.
 
 import { QuicError } from '../errors.js';
+import { anywhere, parse, relayError, relayUrl, targetOf, unreachable } from './relay.js';
 
 const PROTOCOL = 'polyquic-relay.v1';
 
@@ -10,23 +11,6 @@ const MAX_BUFFERED_BYTES = 256 * 1024;
 /** How often to look whether that has gone down, in milliseconds: there is no event for it. */
 const LOOK_AGAIN_MS = 4;
 
-const NAMES = {
-  1001: ['RelayClosedError', 'the relay was shut down'],
-  1006: ['RelayClosedError', 'the connection to the relay was lost'],
-  4403: ['RelayForbiddenError', 'the relay does not lead to this target'],
-  4404: ['RelayUnresolvedError', 'the relay cannot resolve the target'],
-  4408: ['RelayIdleError', 'the relay was not used for too long'],
-  4429: ['RelayLimitError', 'the relay was asked for too much'],
-};
-
-function relayUrl(relay, host, port) {
-  const url = new URL(relay);
-  url.protocol = url.protocol.replace(/^http/, 'ws');
-  if (url.pathname === '/') url.pathname = '/udp';
-  url.searchParams.set('target', host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`);
-  return url;
-}
-
 /** A promise of a transport to `host` and `port` through the relay at the URL `relay`. */
 export async function webSocketTransport(relay, { host, port }, options = {}) {
   const { signal, WebSocket = globalThis.WebSocket } = options;
@@ -34,25 +18,13 @@ export async function webSocketTransport(relay, { host, port }, options = {}) {
   if (!WebSocket) {
     throw new QuicError('InvalidArgumentError', 'no WebSocket here: pass one as an option');
   }
-  const socket = new WebSocket(relayUrl(relay, host, port), PROTOCOL);
+  const url = relayUrl(relay, { host, port });
+  url.protocol = url.protocol.replace(/^http/, 'ws');
+  const socket = new WebSocket(url, PROTOCOL);
   socket.binaryType = 'arraybuffer';
   // What the relay said before it closed.
   let said;
-  const why = (event) => {
-    const [name, words] = NAMES[event.code] ?? ['RelayClosedError', 'the relay closed'];
-    const message = said?.message ?? (event.reason || words);
-    return new QuicError(name, `${relay}: ${message}`, {
-      source: 'session',
-      ...(said?.error && { relayError: said.error }),
-    });
-  };
-  const parse = (text) => {
-    try {
-      return JSON.parse(text);
-    } catch {
-      return {};
-    }
-  };
+  const why = ({ code, reason }) => relayError(relay, code, reason, said);
 
   const abort = () => socket.close();
   signal?.addEventListener('abort', abort);
@@ -61,12 +33,11 @@ export async function webSocketTransport(relay, { host, port }, options = {}) {
     hello = await new Promise((resolve, reject) => {
       const fail = (error) => reject(signal?.aborted ? signal.reason : error);
       // A browser does not say why a connection could not be made.
-      const unreachable = () =>
-        fail(new QuicError('RelayUnreachableError', `cannot connect to the relay ${relay}`));
+      const none = () => fail(unreachable(relay));
       socket.onclose = (event) =>
-        event.code === 1006 && !said ? unreachable() : fail(why(event));
+        event.code === 1006 && !said ? none() : fail(why(event));
       // `close` follows and knows more, except in some versions of Node, where it does not follow.
-      socket.onerror = () => setTimeout(unreachable, 0);
+      socket.onerror = () => setTimeout(none, 0);
       socket.onmessage = ({ data }) => {
         if (typeof data !== 'string') return;
         const message = parse(data);
@@ -78,16 +49,14 @@ export async function webSocketTransport(relay, { host, port }, options = {}) {
     signal?.removeEventListener('abort', abort);
   }
 
-  const separator = hello.target.lastIndexOf(':');
-  const address = hello.target.slice(0, separator).replace(/^\[|\]$/g, '');
-  const targetPort = Number(hello.target.slice(separator + 1));
+  const target = targetOf(hello);
   let receiver;
   let lost;
   let early = [];
   let looking = false;
   socket.onmessage = ({ data }) => {
     if (typeof data === 'string') said = parse(data);
-    else if (receiver) receiver.datagram(new Uint8Array(data), address, targetPort);
+    else if (receiver) receiver.datagram(new Uint8Array(data), target.address, target.port);
     else early.push(data);
   };
   socket.onclose = (event) => {
@@ -102,14 +71,14 @@ export async function webSocketTransport(relay, { host, port }, options = {}) {
     }
   };
   return {
-    target: { address, port: targetPort },
-    localAddress: { address: address.includes(':') ? '::' : '0.0.0.0', port: 0 },
+    target,
+    localAddress: anywhere(target.address),
     maxDatagramSize: hello.maxDatagramSize ?? 1452,
     // On the way to the relay there are no packets that could be; from there on, the relay forbids it.
     mayFragment: false,
     start(it) {
       receiver = it;
-      for (const data of early) receiver.datagram(new Uint8Array(data), address, targetPort);
+      for (const data of early) receiver.datagram(new Uint8Array(data), target.address, target.port);
       early = [];
       if (lost) receiver.failed(lost);
     },

@@ -3,59 +3,20 @@
 // `cargo xtask wasm --test` says where things are: the browser, what drives it, the page.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { createInterface } from 'node:readline';
 import { after, before, test } from 'node:test';
 
-import { EXECUTORS, program, scratch, writeFile } from '../helper.js';
+import { EXECUTORS, scratch, writeFile } from '../helper.js';
+import { PATIENCE_MS, launch, start } from './chromium.js';
 
-const { chromium } = await import(process.env.POLYQUIC_PLAYWRIGHT);
-
-/** Longer than anything takes here, so that a page that hangs says where. */
-const PATIENCE_MS = 60_000;
 const FILE_BYTES = 8_000_000;
 
 let browser;
 
-before(async () => {
-  browser = await chromium.launch({
-    executablePath: process.env.POLYQUIC_CHROMIUM,
-    args: [
-      '--no-sandbox',
-      '--disable-gpu',
-      '--no-first-run',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-      // What speaks QUIC here is the page.
-      '--disable-quic',
-    ],
-  });
-});
+before(async () => (browser = await launch()));
 
 after(() => browser?.close());
-
-/** A command of the program that listens; its first address. Ended with the test. */
-async function start(t, ...words) {
-  const child = spawn(program, words, { stdio: ['ignore', 'pipe', 'inherit'] });
-  const end = async (signal = 'SIGKILL') => {
-    child.kill(signal);
-    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
-    return child.exitCode;
-  };
-  t.after(() => end());
-  for await (const line of createInterface({ input: child.stdout })) {
-    const port = /^listening on 127\.0\.0\.1:(\d+)/.exec(line)?.[1];
-    if (port) {
-      child.stdout.resume();
-      return { port: Number(port), end };
-    }
-  }
-  throw new Error(`it ended before it listened: ${words.join(' ')}`);
-}
 
 /** Servers, a relay that leads to them and has the page, and the page. */
 async function open(t, executor = 'smol') {

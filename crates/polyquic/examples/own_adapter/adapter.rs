@@ -58,8 +58,7 @@ pub(crate) fn run<F: Future>(app: impl FnOnce(Local) -> F) -> F::Output {
         tasks.retain_mut(|(task, flag)| flag.poll_if_woken(task.as_mut()) != Some(Poll::Ready(())));
         let woken = app_flag.is_set() || tasks.iter().any(|(_, flag)| flag.is_set());
         if !woken && rt.0.spawned.borrow().is_empty() {
-            // Returns at once if a flag was set in the meantime, even by another thread.
-            thread::park_timeout(TICK);
+            wait();
         }
         rt.0.waiting.take().into_iter().for_each(Waker::wake);
     };
@@ -67,6 +66,15 @@ pub(crate) fn run<F: Future>(app: impl FnOnce(Local) -> F) -> F::Output {
     drop(tasks);
     rt.0.spawned.take();
     output
+}
+
+/// Sleep a little. Returns at once if a flag was set in the meantime, even by another thread.
+fn wait() {
+    if cfg!(target_family = "wasm") {
+        thread::sleep(TICK); // there is no other thread
+    } else {
+        thread::park_timeout(TICK);
+    }
 }
 
 /// Whether a task was woken. May be set from any thread: handles to connections travel.
@@ -136,7 +144,11 @@ impl Runtime for Local {
     }
 
     fn offload(&self, job: Job) {
-        thread::spawn(job);
+        if cfg!(target_family = "wasm") {
+            job(); // there are no threads
+        } else {
+            thread::spawn(job);
+        }
     }
 }
 
