@@ -71,8 +71,13 @@
 //! The order in which tasks run, what the network does, connection ids and all choices of the
 //! protocol, and the randomness of TLS as far as [`deterministic_tls`] says; [`Sim::trace`] is a
 //! fingerprint of it. What does not: what an application draws from elsewhere, the real clock if it
-//! looks at that, hash tables of the standard library if it iterates over them, other threads, and
+//! looks at that (rustls does, for the age of tickets and for certificates, unless its configuration has
+//! a `time_provider`), hash tables of the standard library if it iterates over them, other threads, and
 //! the BBR controller, which draws from the system.
+//!
+//! The network, clocks and the order of tasks are the same on every machine: they are made of integers
+//! and of floating-point operations that are exact. The protocol is the same where the mathematical
+//! library is: CUBIC takes cube roots, whose last bit IEEE 754 leaves open.
 //!
 //! # What it is not
 //!
