@@ -30,6 +30,7 @@ const FACADE_COMBINATIONS: &[(&str, &str)] = &[
     ),
     #[cfg(target_os = "linux")]
     ("glommio,aws-lc-rs", "glommio alone"),
+    ("sim,ring", "simulations without seeded cryptography"),
 ];
 
 /// Runs the tests whose name contains the given filter, or all of them.

@@ -37,14 +37,17 @@ impl Skew {
 
     fn shows(&self, at: u64) -> u64 {
         let passed = i128::from(at - self.simulated);
-        self.shown + (passed * self.rate() / MILLION) as u64
+        let shown = i128::from(self.shown) + passed * self.rate() / MILLION;
+        shown.try_into().unwrap_or(u64::MAX)
     }
 
     /// The first moment at which it shows `shown` or more.
     fn when(&self, shown: u64) -> u64 {
         let left = i128::from(shown.saturating_sub(self.shown));
         let rate = self.rate();
-        self.simulated + ((left * MILLION + rate - 1) / rate) as u64
+        let at = i128::from(self.simulated) + (left * MILLION + rate - 1) / rate;
+        // Never, for what is hundreds of years away.
+        at.try_into().unwrap_or(u64::MAX)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::net::pipe::nanos;
 use crate::net::{HostId, NodeId, PipeId};
 use crate::random::generator;
 use crate::socket::{RawSocket, SimSocket};
-use crate::timer::SimTimer;
+use crate::timer::{self, SimTimer};
 use crate::topology::{Access, Below, Interface};
 use crate::world::{HostState, World};
 use crate::{Link, Verdict};
@@ -124,13 +124,16 @@ impl Host {
     }
 
     /// Drop all its tasks and close all its sockets, without a word to anybody: a power failure.
-    /// Afterwards applications can be started on it again.
+    /// Afterwards applications can be started on it again, also if it was [paused](Self::pause).
     ///
     /// Not to be called by one of its own tasks, whose future would outlive it until it next waits.
     pub fn crash(&self) {
         self.world.drop_tasks(Some(self.id));
         self.world.net.borrow_mut().sockets.close_all(self.id);
-        self.state(|it| it.parked.clear());
+        self.state(|it| {
+            it.parked.clear();
+            it.paused = false;
+        });
     }
 
     /// How many tasks it has, drivers of endpoints among them.
@@ -147,6 +150,7 @@ impl Host {
     pub fn set_clock_rate(&self, ppm: i64) {
         assert!(ppm > -1_000_000, "a clock that stands still or goes back");
         self.state(|it| it.clock.set_rate(ppm));
+        timer::clock_changed(self);
     }
 
     /// Put its calendar ahead. It starts at 2026-01-01, 00:00 UTC.
@@ -170,14 +174,15 @@ impl Host {
         });
     }
 
-    /// Bytes that sockets may have waiting in the queue of their interface before sending blocks.
+    /// Bytes that may wait in the queue of the link by which a packet leaves (an interface's, or the
+    /// loopback) before sending blocks.
     /// Default: no limit, so that what does not fit into the queue is lost.
     pub fn set_send_buffer(&self, bytes: u64) {
         self.state(|it| it.send_buffer = bytes);
     }
 
-    /// Bytes that a socket keeps until they are received; more are dropped. Default: 4 MiB. For
-    /// sockets that are bound afterwards.
+    /// Bytes that a socket keeps until they are received, with IP and UDP headers; more are dropped.
+    /// Default: 4 MiB. For sockets that are bound afterwards.
     pub fn set_recv_buffer(&self, bytes: usize) {
         self.state(|it| it.recv_buffer = bytes);
     }

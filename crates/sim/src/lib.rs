@@ -54,19 +54,30 @@
 //!
 //! # When a test fails
 //!
-//! A panic during [`Sim::run`] prints the seed, the virtual time and the commit. [`each_seed`] runs a
-//! test for many seeds; with `POLYQUIC_SIM_SEED=N` in the environment it runs that one only. With
-//! `POLYQUIC_SIM_CAPTURE=FOLDER` each simulation writes what its hosts sent and received as
-//! `FOLDER/seed-N.pcapng`, which Wireshark and tshark read, and decrypt if configurations log their
-//! secrets to [`Sim::key_log`].
+//! A panic during [`Sim::run`], or while a [`Sim`] lives, prints the seed, the virtual time and the
+//! commit. [`each_seed`] runs a test for many seeds; with `POLYQUIC_SIM_SEED=N` in the environment it
+//! runs that one only.
+//!
+//! With `POLYQUIC_SIM_CAPTURE=FOLDER` each simulation writes what its hosts sent and received as
+//! `FOLDER/TEST-seed-N.pcapng`, which Wireshark and tshark read, and decrypt if configurations log
+//! their secrets to [`Sim::key_log`]. `TEST` is the name of the thread, which is that of the test; the
+//! main thread's files are `seed-N.pcapng`. A second simulation of the same name and seed gets
+//! `seed-N-2`, and so on. Beside it are the event logs of connections that were given a
+#![cfg_attr(feature = "qlog", doc = "[`Sim::qlog`].")]
+#![cfg_attr(not(feature = "qlog"), doc = "`Sim::qlog` (feature `qlog`).")]
 //!
 //! # What follows from the seed
 //!
 //! The order in which tasks run, what the network does, connection ids and all choices of the
 //! protocol, and the randomness of TLS as far as [`deterministic_tls`] says; [`Sim::trace`] is a
 //! fingerprint of it. What does not: what an application draws from elsewhere, the real clock if it
-//! looks at that, hash tables of the standard library if it iterates over them, other threads, and
+//! looks at that (rustls does, for the age of tickets and for certificates, unless its configuration has
+//! a `time_provider`), hash tables of the standard library if it iterates over them, other threads, and
 //! the BBR controller, which draws from the system.
+//!
+//! The network, clocks and the order of tasks are the same on every machine: they are made of integers
+//! and of floating-point operations that are exact. The protocol is the same where the mathematical
+//! library is: CUBIC takes cube roots, whose last bit IEEE 754 leaves open.
 //!
 //! # What it is not
 //!
@@ -81,6 +92,8 @@ mod clock;
 mod host;
 mod net;
 mod pcapng;
+#[cfg(feature = "qlog")]
+mod qlog;
 mod queue;
 mod random;
 mod seeds;
@@ -119,9 +132,12 @@ use world::{HostState, World};
 
 /// A simulation: hosts, what is between them, and time.
 ///
-/// Dropping it drops all tasks.
+/// Dropping it drops all tasks, and prints the seed if that happens because of a panic.
 pub struct Sim {
     world: Rc<World>,
+    /// Configurations are often made before anything runs.
+    #[cfg(feature = "tls")]
+    _randomness: tls::Drawing,
 }
 
 impl Sim {
@@ -133,7 +149,11 @@ impl Sim {
         if std::env::var_os(seeds::CAPTURE).is_some() {
             world.trace.borrow_mut().capture = Some(Capture::default());
         }
-        Self { world }
+        Self {
+            #[cfg(feature = "tls")]
+            _randomness: tls::Drawing::from(&world.cryptography),
+            world,
+        }
     }
 
     /// The seed.
@@ -233,7 +253,7 @@ impl Sim {
     pub fn run<F: Future>(&self, app: F) -> F::Output {
         let _report = seeds::Report::new(&self.world);
         #[cfg(feature = "tls")]
-        let _randomness = Randomness::of(&self.world);
+        let _randomness = tls::Drawing::from(&self.world.cryptography);
         self.world.run(app)
     }
 
@@ -336,6 +356,35 @@ impl Sim {
         seeds::capture(&self.world)
     }
 
+    /// A log of events (qlog) for a transport configuration: its times are virtual, counted from the
+    /// beginning of the simulation, so that it is the same in every run.
+    ///
+    /// `None`, so that nothing is logged, unless there is a capture ([`capture`](Self::capture), or
+    /// `POLYQUIC_SIM_CAPTURE` in the environment). Then it is kept for [`qlogs`](Self::qlogs), and
+    /// written beside the capture as `...-seed-N.NAME.sqlog`.
+    ///
+    /// All connections made with one configuration write to one log, where `group_id` tells them apart;
+    /// a server that shall have one for each accepts with a configuration for each
+    /// (`Incoming::accept_with`). A host whose clock goes wrong logs what that clock shows.
+    ///
+    /// ```
+    /// # use polyquic::{TransportConfig, sim::Sim};
+    /// let sim = Sim::new(1);
+    /// let mut transport = TransportConfig::default();
+    /// transport.qlog_stream(sim.qlog("client"));
+    /// ```
+    #[cfg(feature = "qlog")]
+    pub fn qlog(&self, name: &str) -> Option<quinn_proto::QlogStream> {
+        qlog::stream(&self.world, name)
+    }
+
+    /// What was logged to each [`qlog`](Self::qlog), by name, in the order in which they were made: JSON
+    /// text sequences (RFC 7464).
+    #[cfg(feature = "qlog")]
+    pub fn qlogs(&self) -> Vec<(String, Vec<u8>)> {
+        self.world.qlogs.all()
+    }
+
     /// Where configurations of rustls can log their secrets to (`key_log`), so that captures can be
     /// decrypted.
     #[cfg(feature = "tls")]
@@ -346,6 +395,8 @@ impl Sim {
 
 impl Drop for Sim {
     fn drop(&mut self) {
+        // What a test asserts after a run fails here.
+        seeds::report(&self.world);
         self.world.drop_tasks(None);
     }
 }
@@ -371,30 +422,4 @@ pub fn run<F: Future>(seed: u64, app: impl FnOnce(Host) -> F) -> F::Output {
     let sim = Sim::new(seed);
     let host = sim.host("host");
     sim.run(app(host))
-}
-
-/// Has cryptography draw from the simulation while this lives.
-#[cfg(feature = "tls")]
-struct Randomness {
-    world: Rc<World>,
-    before: Option<rand::rngs::StdRng>,
-}
-
-#[cfg(feature = "tls")]
-impl Randomness {
-    fn of(world: &Rc<World>) -> Self {
-        let rng = world.cryptography.borrow_mut().take();
-        Self {
-            world: world.clone(),
-            before: tls::draw_from(rng),
-        }
-    }
-}
-
-#[cfg(feature = "tls")]
-impl Drop for Randomness {
-    fn drop(&mut self) {
-        let ours = tls::draw_from(self.before.take());
-        *self.world.cryptography.borrow_mut() = ours;
-    }
 }

@@ -1,8 +1,11 @@
 //! Many seeds, and what is said when one of them fails.
 
+use std::cell::{Cell, OnceCell};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::Sim;
@@ -56,6 +59,68 @@ pub(crate) fn capture(world: &World) -> Vec<u8> {
     capture.file(&world.secrets)
 }
 
+/// What is to be known when a simulation ends.
+pub(crate) struct Ending {
+    /// Whether the thread was panicking already when the simulation was made.
+    unwinding: bool,
+    reported: Cell<bool>,
+    /// Of files, without what tells their kinds apart.
+    name: OnceCell<String>,
+}
+
+impl Ending {
+    pub(crate) fn new() -> Self {
+        Self {
+            unwinding: std::thread::panicking(),
+            reported: Cell::new(false),
+            name: OnceCell::new(),
+        }
+    }
+
+    /// A name that no other simulation of this process has: many have the same seed.
+    fn name(&self, seed: u64) -> &str {
+        static TAKEN: Mutex<BTreeMap<String, u32>> = Mutex::new(BTreeMap::new());
+        self.name.get_or_init(|| {
+            let thread = std::thread::current();
+            let name = match thread.name() {
+                None | Some("main") => format!("seed-{seed}"),
+                Some(test) => format!("{}-seed-{seed}", file_name(test)),
+            };
+            let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = taken.entry(name.clone()).or_default();
+            *count += 1;
+            match count {
+                1 => name,
+                _ => format!("{name}-{count}"),
+            }
+        })
+    }
+}
+
+/// What every file system takes.
+fn file_name(text: &str) -> String {
+    let good = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    text.replace("::", ".").replace(|c| !good(c), "_")
+}
+
+/// Say how to replay a simulation if it ends because of a panic: once, be it that a task or what it
+/// ran panicked, or whoever looked at the outcome.
+pub(crate) fn report(world: &World) {
+    let ending = &world.ending;
+    if !std::thread::panicking() || ending.unwinding || ending.reported.replace(true) {
+        return;
+    }
+    eprintln!(
+        "simulation failed: seed {}, after {:?} of virtual time, trace {}, commit {}; \
+         replay with {SEED}={}",
+        world.seed,
+        Duration::from_nanos(world.now()),
+        world.trace.borrow().hash(),
+        commit(),
+        world.seed,
+    );
+}
+
 /// Says at the end of a run that failed how to replay it, and writes captures that were asked for.
 pub(crate) struct Report(Rc<World>);
 
@@ -69,22 +134,20 @@ impl Drop for Report {
     fn drop(&mut self) {
         let world = &self.0;
         if let Some(folder) = std::env::var_os(CAPTURE) {
-            let path = Path::new(&folder).join(format!("seed-{}.pcapng", world.seed));
-            match std::fs::write(&path, capture(world)) {
-                Ok(()) => eprintln!("captured to {}", path.display()),
-                Err(error) => eprintln!("cannot write {}: {error}", path.display()),
+            let name = world.ending.name(world.seed);
+            let write = |file: String, contents: &[u8]| {
+                let path = Path::new(&folder).join(file);
+                match std::fs::write(&path, contents) {
+                    Ok(()) => eprintln!("captured to {}", path.display()),
+                    Err(error) => eprintln!("cannot write {}: {error}", path.display()),
+                }
+            };
+            write(format!("{name}.pcapng"), &capture(world));
+            #[cfg(feature = "qlog")]
+            for (log, contents) in world.qlogs.all() {
+                write(format!("{name}.{}.sqlog", file_name(&log)), &contents);
             }
         }
-        if std::thread::panicking() {
-            eprintln!(
-                "simulation failed: seed {}, after {:?} of virtual time, trace {}, commit {}; \
-                 replay with {SEED}={}",
-                world.seed,
-                Duration::from_nanos(world.now()),
-                world.trace.borrow().hash(),
-                commit(),
-                world.seed,
-            );
-        }
+        report(world);
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -12,7 +12,7 @@ use polyquic_runtime::{
 };
 
 use crate::host::Host;
-use crate::net::PipeId;
+use crate::net::NodeId;
 use crate::net::packet::{Packet, mapped, unmapped};
 use crate::net::socket::SocketId;
 
@@ -33,12 +33,18 @@ impl SimSocket {
         socket.map(|it| it.addr).ok_or_else(crashed)
     }
 
+    /// The interface and the source address for what a socket bound to `bound` sends.
+    fn route(&self, bound: SocketAddr, transmit: &Transmit<'_>) -> Option<(NodeId, IpAddr)> {
+        let source = transmit.src_ip.unwrap_or(bound.ip()).to_canonical();
+        let dst = unmapped(transmit.destination);
+        self.host.route(Some(source), dst.ip())
+    }
+
     fn send(&self, src: Option<SocketAddr>, transmit: &Transmit<'_>) -> io::Result<()> {
         let bound = self.bound_to()?;
         let dst = unmapped(transmit.destination);
-        let source = transmit.src_ip.unwrap_or(bound.ip()).to_canonical();
         // As the network does with packets that it cannot route: they are lost.
-        let Some((interface, ip)) = self.host.route(Some(source), dst.ip()) else {
+        let Some((interface, ip)) = self.route(bound, transmit) else {
             return Ok(());
         };
         let src = src.unwrap_or_else(|| (ip, bound.port()).into());
@@ -49,7 +55,9 @@ impl SimSocket {
             .segment_size
             .unwrap_or(transmit.contents.len())
             .max(1);
-        for payload in transmit.contents.chunks(size) {
+        // Nothing has no chunks, but is a datagram.
+        let nothing = transmit.contents.is_empty().then_some(&[][..]);
+        for payload in transmit.contents.chunks(size).chain(nothing) {
             let packet = Packet {
                 id: net.number(),
                 src,
@@ -116,17 +124,16 @@ impl DatagramSocket for SimSocket {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<()>> {
-        let (limit, preferred) = self.host.state(|it| (it.send_buffer, it.preferred));
         let bound = match self.bound_to() {
             Ok(bound) => bound,
             Err(error) => return Poll::Ready(Err(error)),
         };
-        {
+        if let Some((interface, _)) = self.route(bound, transmit) {
+            let limit = self.host.state(|it| it.send_buffer);
             let mut net = self.host.world.net.borrow_mut();
-            let interface = net
-                .interface_of(self.host.id, bound.ip())
-                .unwrap_or(preferred);
-            let pipe = net.pipe(PipeId::Up(interface));
+            let dst = unmapped(transmit.destination).ip();
+            let way = net.way_out(self.host.id, interface, dst);
+            let pipe = net.pipe(way);
             if pipe.backlog() > limit {
                 pipe.waiting.push(cx.waker().clone());
                 return Poll::Pending;

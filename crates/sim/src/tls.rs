@@ -1,9 +1,11 @@
 //! TLS that leaves nothing to chance.
 //!
 //! rustls takes its randomness from its provider, and the provider is the process's. Ours draws from
-//! the simulation that runs on the thread that asks, and from the system on all other threads.
+//! the simulation that runs on the thread that asks, or lives there; and from the system on all other
+//! threads.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey};
@@ -18,14 +20,34 @@ use rustls::{CipherSuite, Error, KeyLog, NamedGroup, PeerMisbehaved};
 
 use crate::pcapng::Secrets;
 
+/// A simulation's randomness for cryptography.
+pub(crate) type Source = Rc<RefCell<StdRng>>;
+
 thread_local! {
-    /// Of the simulation that runs on this thread.
-    static RANDOMNESS: RefCell<Option<StdRng>> = const { RefCell::new(None) };
+    /// Of the simulations that live on this thread, in the order in which they were made or began to
+    /// run. The last one counts.
+    static SOURCES: RefCell<Vec<Source>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Have cryptography on this thread draw from `rng`; returns what it drew from.
-pub(crate) fn draw_from(rng: Option<StdRng>) -> Option<StdRng> {
-    RANDOMNESS.replace(rng)
+/// Has cryptography on this thread draw from a source while this lives.
+pub(crate) struct Drawing(Source);
+
+impl Drawing {
+    pub(crate) fn from(source: &Source) -> Self {
+        SOURCES.with_borrow_mut(|it| it.push(source.clone()));
+        Self(source.clone())
+    }
+}
+
+impl Drop for Drawing {
+    fn drop(&mut self) {
+        SOURCES.with_borrow_mut(|it| {
+            // Simulations need not end in the reverse order.
+            if let Some(at) = it.iter().rposition(|source| Rc::ptr_eq(source, &self.0)) {
+                it.remove(at);
+            }
+        });
+    }
 }
 
 /// Whether TLS draws its randomness from the seed, so that not only sizes and order but every byte of
@@ -33,11 +55,14 @@ pub(crate) fn draw_from(rng: Option<StdRng>) -> Option<StdRng> {
 ///
 /// It does where rustls' provider is the simulator's, which the first simulation of a process installs
 /// as the process's default. Where another was installed before, or configurations are made with one
-/// of their own, contents differ from run to run. So they do with ECDSA and RSA certificates, whose
-/// signatures have randomness of their own ([`identity`] is Ed25519, which has none), and with
-/// post-quantum key exchange, which the simulator's provider does not offer.
+/// of their own, contents differ from run to run. So they do with post-quantum key exchange, which the
+/// simulator's provider does not offer, and with certificates that are not Ed25519, whose signatures
+/// have no randomness of their own ([`identity`] has it): with RSA contents differ, with ECDSA sizes do
+/// as well, and so everything that follows from them.
 ///
-/// On threads without a simulation this provider draws from the system, as any other.
+/// Configurations may be made before [`Sim::run`](crate::Sim::run): what a thread draws while a
+/// simulation lives on it comes from that simulation (from the one made last, if there are several and
+/// none runs). On threads without one this provider draws from the system, as any other.
 pub fn deterministic_tls() -> bool {
     static OURS: OnceLock<bool> = OnceLock::new();
     *OURS.get_or_init(|| provider().install_default().is_ok())
@@ -59,9 +84,9 @@ struct Seeded;
 
 impl SecureRandom for Seeded {
     fn fill(&self, bytes: &mut [u8]) -> Result<(), GetRandomFailed> {
-        RANDOMNESS.with_borrow_mut(|rng| match rng {
-            Some(rng) => {
-                rng.fill_bytes(bytes);
+        SOURCES.with_borrow(|sources| match sources.last() {
+            Some(source) => {
+                source.borrow_mut().fill_bytes(bytes);
                 Ok(())
             }
             None => aws_lc_rs::rand::fill(bytes).map_err(|_| GetRandomFailed),

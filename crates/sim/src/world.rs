@@ -18,8 +18,9 @@ use crate::clock::HostClock;
 use crate::net::pipe::nanos;
 use crate::net::{HostId, Net, NodeId};
 use crate::pcapng::Secrets;
-use crate::queue::{Event, Queue};
+use crate::queue::{Event, Key, Queue};
 use crate::random::{below, generator, happens};
+use crate::seeds::Ending;
 use crate::trace::Trace;
 
 pub(crate) type TaskId = u64;
@@ -38,9 +39,12 @@ pub(crate) struct World {
     pub(crate) hosts: RefCell<Vec<HostState>>,
     pub(crate) timers: RefCell<Timers>,
     pub(crate) secrets: Secrets,
-    /// What TLS draws from; elsewhere during a run.
+    /// What TLS draws from.
     #[cfg(feature = "tls")]
-    pub(crate) cryptography: RefCell<Option<StdRng>>,
+    pub(crate) cryptography: crate::tls::Source,
+    #[cfg(feature = "qlog")]
+    pub(crate) qlogs: crate::qlog::Logs,
+    pub(crate) ending: Ending,
     tasks: RefCell<Tasks>,
     ready: Arc<Ready>,
     /// Who of those that are ready goes first.
@@ -116,14 +120,14 @@ pub(crate) struct Timers {
     pub(crate) next: u64,
 }
 
-#[derive(Default)]
 pub(crate) struct TimerState {
+    pub(crate) host: HostId,
     /// By the host's clock.
     pub(crate) deadline: Option<u64>,
-    /// How often it was set: events of earlier deadlines mean nothing.
+    /// How often it was set.
     pub(crate) set: u64,
-    /// Whether an event is going to happen.
-    pub(crate) pending: bool,
+    /// The event that is going to happen.
+    pub(crate) event: Option<Key>,
     pub(crate) waker: Option<Waker>,
 }
 
@@ -140,7 +144,10 @@ impl World {
             timers: RefCell::default(),
             secrets: Secrets::default(),
             #[cfg(feature = "tls")]
-            cryptography: RefCell::new(Some(generator(seed, "cryptography"))),
+            cryptography: Rc::new(RefCell::new(generator(seed, "cryptography"))),
+            #[cfg(feature = "qlog")]
+            qlogs: Default::default(),
+            ending: Ending::new(),
             tasks: RefCell::default(),
             ready: Arc::default(),
             order: RefCell::new(generator(seed, "order")),
@@ -263,15 +270,12 @@ impl World {
                     let mut net = self.net.borrow_mut();
                     net.transmitted(pipe, now, &mut queue, &mut trace);
                 }
-                Event::Timer(id, set) => {
+                Event::Timer(id) => {
                     let mut timers = self.timers.borrow_mut();
-                    if let Some(timer) = timers.entries.get_mut(&id)
-                        && timer.set == set
-                    {
-                        timer.pending = false;
-                        if let Some(waker) = timer.waker.take() {
-                            waker.wake();
-                        }
+                    let timer = timers.entries.get_mut(&id).expect("or it had no event");
+                    timer.event = None;
+                    if let Some(waker) = timer.waker.take() {
+                        waker.wake();
                     }
                 }
             }

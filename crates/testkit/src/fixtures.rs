@@ -1,5 +1,6 @@
 //! Certificates, configurations and connected pairs.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -8,14 +9,20 @@ use std::time::Duration;
 
 use crate::tools::yield_now;
 use polyquic_core::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use polyquic_core::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use polyquic_core::rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime,
+};
 use polyquic_core::rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
 use polyquic_core::rustls::sign::CertifiedKey;
-use polyquic_core::rustls::{self, RootCertStore};
+use polyquic_core::rustls::time_provider::TimeProvider;
+use polyquic_core::rustls::{self, KeyLog, RootCertStore};
 use polyquic_core::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, crypto_provider};
 use polyquic_endpoint::{Connection, Endpoint, Executor};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_ED25519,
+    SerialNumber, date_time_ymd,
+};
 
 /// The protocol that both sides speak unless a test says otherwise.
 pub const ALPN: &[u8] = b"polyquic-test";
@@ -41,7 +48,9 @@ impl Identity {
     }
 }
 
-/// Everything that tests present to each other, made once per process.
+/// Everything that tests present to each other, made once per process and the same in each: keys are
+/// Ed25519, whose signatures have one size and follow from what is signed, so that a simulation with
+/// them follows from its seed. They are public, and good for tests only.
 #[derive(Debug)]
 pub struct Certificates {
     /// The authority that both sides trust.
@@ -67,49 +76,97 @@ impl Certificates {
 
     fn generate() -> Result<Self, rcgen::Error> {
         let names = [SERVER_NAME, "127.0.0.1", "::1"];
-        let ours = authority("polyquic test authority")?;
-        let theirs = authority("somebody else's authority")?;
+        let ours = authority(1, "polyquic test authority")?;
+        let theirs = authority(2, "somebody else's authority")?;
         let mut expired = params(&names)?;
         expired.not_before = date_time_ymd(2001, 1, 1);
         expired.not_after = date_time_ymd(2002, 1, 1);
         Ok(Self {
             authority: ours.der().clone(),
-            server: leaf(&params(&names)?, &ours)?,
-            expired: leaf(&expired, &ours)?,
-            other_name: leaf(&params(&["elsewhere.example"])?, &ours)?,
-            untrusted: leaf(&params(&names)?, &theirs)?,
-            client: leaf(&params(&["client.example"])?, &ours)?,
+            server: leaf(3, params(&names)?, &ours)?,
+            expired: leaf(4, expired, &ours)?,
+            other_name: leaf(5, params(&["elsewhere.example"])?, &ours)?,
+            untrusted: leaf(6, params(&names)?, &theirs)?,
+            client: leaf(7, params(&["client.example"])?, &ours)?,
         })
     }
 }
 
-fn params(names: &[&str]) -> Result<CertificateParams, rcgen::Error> {
-    CertificateParams::new(
-        names
-            .iter()
-            .map(|&name| name.into())
-            .collect::<Vec<String>>(),
-    )
+/// Valid for as long as anybody tests.
+fn dated() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.not_before = date_time_ymd(2000, 1, 1);
+    params.not_after = date_time_ymd(4000, 1, 1);
+    params
 }
 
-fn authority(name: &str) -> Result<CertifiedIssuer<'static, KeyPair>, rcgen::Error> {
-    let mut params = CertificateParams::default();
+fn params(names: &[&str]) -> Result<CertificateParams, rcgen::Error> {
+    let names: Vec<String> = names.iter().map(|&name| name.into()).collect();
+    let mut params = dated();
+    params.subject_alt_names = CertificateParams::new(names)?.subject_alt_names;
+    Ok(params)
+}
+
+/// What goes before an Ed25519 key in PKCS #8 (RFC 8410 section 7).
+const PKCS8_PREFIX: [u8; 16] = [
+    0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20,
+];
+
+/// The key with this number, in PKCS #8.
+fn key(number: u8) -> PrivatePkcs8KeyDer<'static> {
+    let mut der = PKCS8_PREFIX.to_vec();
+    der.resize(PKCS8_PREFIX.len() + 32, number);
+    der.into()
+}
+
+fn key_pair(number: u8) -> Result<KeyPair, rcgen::Error> {
+    KeyPair::from_pkcs8_der_and_sign_algo(&key(number), &PKCS_ED25519)
+}
+
+fn authority(number: u8, name: &str) -> Result<CertifiedIssuer<'static, KeyPair>, rcgen::Error> {
+    let mut params = dated();
+    params.serial_number = Some(SerialNumber::from(u64::from(number)));
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params
         .distinguished_name
         .push(rcgen::DnType::CommonName, name);
-    CertifiedIssuer::self_signed(params, KeyPair::generate()?)
+    CertifiedIssuer::self_signed(params, key_pair(number)?)
 }
 
 fn leaf(
-    params: &CertificateParams,
+    number: u8,
+    mut params: CertificateParams,
     issuer: &CertifiedIssuer<'_, KeyPair>,
 ) -> Result<Identity, rcgen::Error> {
-    let key = KeyPair::generate()?;
+    params.serial_number = Some(SerialNumber::from(u64::from(number)));
     Ok(Identity {
-        certificate: params.signed_by(&key, issuer)?.der().clone(),
-        key: PrivatePkcs8KeyDer::from(key.serialize_der()),
+        certificate: params.signed_by(&key_pair(number)?, issuer)?.der().clone(),
+        key: key(number),
     })
+}
+
+/// The date for TLS: always the same, because the age of a ticket, which clients send, would otherwise
+/// tell when a test ran.
+#[derive(Debug)]
+struct Today;
+
+impl TimeProvider for Today {
+    fn current_time(&self) -> Option<UnixTime> {
+        // 2026-01-01, as in simulations.
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(
+            1_767_225_600,
+        )))
+    }
+}
+
+thread_local! {
+    static KEY_LOG: RefCell<Option<Arc<dyn KeyLog>>> = const { RefCell::new(None) };
+}
+
+/// Have configurations that are made on this thread from now on log their secrets, so that captures
+/// can be decrypted.
+pub fn log_secrets_to(log: Arc<dyn KeyLog>) {
+    KEY_LOG.set(Some(log));
 }
 
 fn roots() -> Arc<RootCertStore> {
@@ -123,7 +180,7 @@ fn roots() -> Arc<RootCertStore> {
 /// rustls' configuration of a server that presents `identity`, accepts 0-RTT, and asks clients for
 /// certificates if `authenticate_clients`.
 pub fn server_tls(identity: &Identity, authenticate_clients: bool) -> rustls::ServerConfig {
-    let builder = rustls::ServerConfig::builder_with_provider(crypto_provider())
+    let builder = rustls::ServerConfig::builder_with_details(crypto_provider(), Arc::new(Today))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3");
     let builder = if authenticate_clients {
@@ -138,6 +195,9 @@ pub fn server_tls(identity: &Identity, authenticate_clients: bool) -> rustls::Se
         .expect("key and certificate match");
     tls.alpn_protocols = vec![ALPN.into()];
     tls.max_early_data_size = u32::MAX;
+    if let Some(log) = KEY_LOG.with_borrow(Option::clone) {
+        tls.key_log = log;
+    }
     tls
 }
 
@@ -157,7 +217,7 @@ pub fn server_tls_with(
 /// rustls' configuration of a client that trusts our authority, uses 0-RTT when it can, and
 /// presents `identity` if asked.
 pub fn client_tls(identity: Option<&Identity>) -> rustls::ClientConfig {
-    let builder = rustls::ClientConfig::builder_with_provider(crypto_provider())
+    let builder = rustls::ClientConfig::builder_with_details(crypto_provider(), Arc::new(Today))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3")
         .with_root_certificates(roots());
@@ -169,6 +229,9 @@ pub fn client_tls(identity: Option<&Identity>) -> rustls::ClientConfig {
     };
     tls.alpn_protocols = vec![ALPN.into()];
     tls.enable_early_data = true;
+    if let Some(log) = KEY_LOG.with_borrow(Option::clone) {
+        tls.key_log = log;
+    }
     tls
 }
 

@@ -1,13 +1,31 @@
 //! What runs around each test: a thread of its own, a watchdog, and a process of its own where the
 //! memory of one test is to be told from that of others.
 
+use std::cell::RefCell;
 use std::fmt::Debug;
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// How long a test may take. Far beyond what any needs: a test that runs into it hangs.
+/// How long a test may take, or each part of it that ends with [`progress`]. Far beyond what any needs:
+/// a test that runs into it hangs.
 pub const WATCHDOG: Duration = Duration::from_secs(90);
+
+thread_local! {
+    /// To the watchdog of the test that runs on this thread.
+    static WATCHDOG_OF_THREAD: RefCell<Option<mpsc::Sender<()>>> = const { RefCell::new(None) };
+}
+
+/// Tell the watchdog of the test on this thread that a part of it is done, such as one of many seeds:
+/// the time begins anew.
+pub fn progress() {
+    WATCHDOG_OF_THREAD.with_borrow(|watchdog| {
+        if let Some(watchdog) = watchdog {
+            // It went if it has given this test up.
+            let _ = watchdog.send(());
+        }
+    });
+}
 
 const WATCHDOG_VARIABLE: &str = "POLYQUIC_TESTKIT_WATCHDOG_SECS";
 const ALONE_VARIABLE: &str = "POLYQUIC_TESTKIT_ALONE";
@@ -46,8 +64,8 @@ pub fn run<O: Outcome>(name: &str, test: impl FnOnce() -> O + Send + 'static) {
     let thread = std::thread::Builder::new()
         .name(name.into())
         .spawn(move || {
-            // Dropped when the test is over, however it ends.
-            let _done: mpsc::Sender<()> = done;
+            // Dropped when the thread is over, however the test ends.
+            WATCHDOG_OF_THREAD.set(Some(done));
             test().check();
         })
         .expect("cannot start a thread for the test");
@@ -55,8 +73,14 @@ pub fn run<O: Outcome>(name: &str, test: impl FnOnce() -> O + Send + 'static) {
         .ok()
         .and_then(|secs| secs.parse().ok())
         .map_or(WATCHDOG, Duration::from_secs);
-    if let Err(mpsc::RecvTimeoutError::Timeout) = finished.recv_timeout(limit) {
-        panic!("{name} hangs: not finished after {limit:?}");
+    loop {
+        match finished.recv_timeout(limit) {
+            Ok(()) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                panic!("{name} hangs: nothing heard of it for {limit:?}")
+            }
+        }
     }
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);

@@ -49,7 +49,7 @@ pub enum TooLarge {
     /// It vanishes: a black hole.
     Vanishes,
     /// The sender's host learns about the smaller MTU, as by ICMP, and sends nothing larger on that
-    /// path again: it drops such packets itself.
+    /// path for ten minutes: it drops such packets itself. NATs translate what it is told.
     Reported,
 }
 

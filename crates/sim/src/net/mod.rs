@@ -26,6 +26,9 @@ use crate::trace::{Fate, Trace};
 pub(crate) type NodeId = usize;
 pub(crate) type HostId = usize;
 
+/// How long hosts believe what they were told about a path's MTU: ten minutes (RFC 8201 section 4).
+const PATH_MTU_NANOS: u64 = 600_000_000_000;
+
 /// The node that all others are below.
 pub(crate) const INTERNET: NodeId = 0;
 
@@ -60,8 +63,8 @@ pub(crate) struct Net {
     addresses: FxHashMap<IpAddr, NodeId>,
     pub(crate) loopbacks: Vec<Pipe>,
     pub(crate) sockets: Sockets,
-    /// The largest packets that hosts know to fit, by ICMP.
-    path_mtu: FxHashMap<(HostId, IpAddr), u16>,
+    /// The largest packets that hosts know to fit, by ICMP, and since when.
+    path_mtu: FxHashMap<(HostId, IpAddr), (u16, u64)>,
     next_packet: u64,
     rng: StdRng,
     steps: Vec<Step>,
@@ -182,17 +185,62 @@ impl Net {
         trace.packet(now, Fate::Sent, &packet);
         trace.capture(now, host, false, &packet);
         let to = packet.dst.ip();
-        if to.is_loopback() || self.interface_of(host, to).is_some() {
-            return self.enter(PipeId::Loopback(host), packet, now, queue, trace);
-        }
-        if self
-            .path_mtu
-            .get(&(host, to))
-            .is_some_and(|&mtu| packet.size() > mtu.into())
+        let way = self.way_out(host, interface, to);
+        if way == PipeId::Up(interface)
+            && let Some(&(mtu, since)) = self.path_mtu.get(&(host, to))
         {
-            return trace.packet(now, Fate::TooLarge, &packet);
+            if now - since > PATH_MTU_NANOS {
+                self.path_mtu.remove(&(host, to));
+            } else if packet.size() > mtu.into() {
+                return trace.packet(now, Fate::TooLarge, &packet);
+            }
         }
-        self.enter(PipeId::Up(interface), packet, now, queue, trace);
+        self.enter(way, packet, now, queue, trace);
+    }
+
+    /// The link by which a packet to `dst` leaves a host that would send it by `interface`.
+    pub(crate) fn way_out(&self, host: HostId, interface: NodeId, dst: IpAddr) -> PipeId {
+        if dst.is_loopback() || self.interface_of(host, dst).is_some() {
+            PipeId::Loopback(host)
+        } else {
+            PipeId::Up(interface)
+        }
+    }
+
+    /// Tell the host that sent a packet that it was larger than this, as routers do by ICMP; NATs on
+    /// the way back translate what the message quotes.
+    fn report(&mut self, packet: &Packet, mtu: u16, now: u64) {
+        let (mut src, mut to) = (packet.src, packet.dst.ip());
+        let Some(&sender) = self.addresses.get(&src.ip()) else {
+            return;
+        };
+        // NATs that the packet came into from outside: nobody before them knows what is inside.
+        let mut at = self.addresses.get(&to).copied().unwrap_or(INTERNET);
+        while at != INTERNET {
+            at = self.nodes[at].parent;
+            if let Kind::Nat(nat) = &self.nodes[at].kind
+                && !self.is_below(sender, at)
+            {
+                to = if to.is_ipv4() { nat.v4 } else { nat.v6 };
+            }
+        }
+        // NATs that it left.
+        let mut node = sender;
+        while let Kind::Nat(nat) = &self.nodes[node].kind {
+            let Some(inside) = nat.owner(src) else { return };
+            src = inside;
+            let Some(&next) = self.addresses.get(&src.ip()) else {
+                return;
+            };
+            node = next;
+        }
+        if let Kind::Interface { host, .. } = self.nodes[node].kind {
+            self.path_mtu.insert((host, to), (mtu, now));
+        }
+    }
+
+    fn is_below(&self, node: NodeId, above: NodeId) -> bool {
+        self.child_towards(above, node).is_some()
     }
 
     fn enter(
@@ -240,13 +288,7 @@ impl Net {
                 Step::Arrives(at, packet) => queue.push(at, Event::Arrival(id, Box::new(packet))),
                 Step::Busy(until) => queue.push(until, Event::Transmitted(id)),
                 Step::Note(fate, packet) => trace.packet(now, fate, &packet),
-                Step::Report(packet, mtu) => {
-                    if let Some(&node) = self.addresses.get(&packet.src.ip())
-                        && let Kind::Interface { host, .. } = self.nodes[node].kind
-                    {
-                        self.path_mtu.insert((host, packet.dst.ip()), mtu);
-                    }
-                }
+                Step::Report(packet, mtu) => self.report(&packet, mtu, now),
             }
         }
         self.steps = steps;

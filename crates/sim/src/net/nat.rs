@@ -39,6 +39,8 @@ impl NatConfig {
     }
 }
 
+const FIRST_PORT: u16 = 20_000;
+
 struct Mapping {
     port: u16,
     used: u64,
@@ -60,7 +62,7 @@ impl NatState {
             config,
             v4,
             v6,
-            next_port: 20_000,
+            next_port: FIRST_PORT,
             inside: BTreeMap::new(),
             outside: BTreeMap::new(),
         }
@@ -69,18 +71,21 @@ impl NatState {
     /// The address that a packet from inside gets, on its way to `dst`.
     pub(crate) fn outbound(&mut self, now: u64, src: SocketAddr, dst: SocketAddr) -> SocketAddr {
         self.expire(now, src);
-        let (next_port, outside) = (&mut self.next_port, &mut self.outside);
-        let mapping = self.inside.entry(src).or_insert_with(|| {
-            // Ports are few, and the oldest owner of one loses it.
-            let port = *next_port;
-            *next_port = port.checked_add(1).unwrap_or(20_000);
-            outside.insert((src.is_ipv6(), port), src);
-            Mapping {
+        if !self.inside.contains_key(&src) {
+            let port = self.next_port;
+            self.next_port = port.checked_add(1).unwrap_or(FIRST_PORT);
+            // Ports are few, and the oldest owner of one loses it, with all that came with it.
+            if let Some(owner) = self.outside.insert((src.is_ipv6(), port), src) {
+                self.inside.remove(&owner);
+            }
+            let mapping = Mapping {
                 port,
                 used: now,
                 peers: Vec::new(),
-            }
-        });
+            };
+            self.inside.insert(src, mapping);
+        }
+        let mapping = self.inside.get_mut(&src).expect("it is there by now");
         mapping.used = now;
         if !mapping.peers.contains(&dst) {
             mapping.peers.push(dst);
@@ -103,6 +108,11 @@ impl NatState {
         (mapping.port == dst.port() && known).then_some(inside)
     }
 
+    /// The socket inside whose packets look outside as if they came from `src`.
+    pub(crate) fn owner(&self, src: SocketAddr) -> Option<SocketAddr> {
+        self.outside.get(&(src.is_ipv6(), src.port())).copied()
+    }
+
     /// Forget all mappings; new ones have other ports.
     pub(crate) fn forget(&mut self) {
         self.inside.clear();
@@ -119,5 +129,38 @@ impl NatState {
         {
             self.outside.remove(&(inside.is_ipv6(), mapping.port));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socket(number: u32) -> SocketAddr {
+        let [_, a, b, c] = number.to_be_bytes();
+        (IpAddr::from([10, a, b, c]), 5000).into()
+    }
+
+    #[test]
+    fn a_port_has_one_owner() {
+        let mut nat = NatState::new(
+            NatConfig::default(),
+            [192, 0, 2, 1].into(),
+            "fd00::1".parse().unwrap(),
+        );
+        let peer = "198.51.100.1:443".parse().unwrap();
+        let first = nat.outbound(0, socket(0), peer);
+        let ports = u32::from(u16::MAX - FIRST_PORT) + 1;
+        for number in 1..ports {
+            assert_ne!(nat.outbound(0, socket(number), peer), first);
+        }
+        // All are in use: the oldest is taken away.
+        assert_eq!(nat.outbound(1, socket(ports), peer), first);
+        assert_eq!(nat.inbound(1, peer, first), Some(socket(ports)));
+        assert_ne!(nat.outbound(1, socket(0), peer), first);
+        // Nor is it taken from its new owner when the old one's time is over.
+        let later = 1 + nanos(NatConfig::default().timeout);
+        nat.outbound(later, socket(0), peer);
+        assert_eq!(nat.inbound(later, peer, first), Some(socket(ports)));
     }
 }

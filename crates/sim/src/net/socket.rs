@@ -27,15 +27,16 @@ pub(crate) struct Bound {
     pub(crate) host: HostId,
     pub(crate) addr: SocketAddr,
     pub(crate) received: VecDeque<Packet>,
-    bytes: usize,
-    capacity: usize,
+    /// With headers, so that empty ones count.
+    bytes: u64,
+    capacity: u64,
     waker: Option<Waker>,
 }
 
 impl Bound {
     pub(crate) fn take(&mut self) -> Option<Packet> {
         let packet = self.received.pop_front()?;
-        self.bytes -= packet.payload.len();
+        self.bytes -= packet.size();
         Some(packet)
     }
 
@@ -74,7 +75,7 @@ impl Sockets {
                 addr,
                 received: VecDeque::new(),
                 bytes: 0,
-                capacity,
+                capacity: capacity as u64,
                 waker: None,
             },
         );
@@ -117,10 +118,10 @@ impl Sockets {
             .find_map(|addr| self.bound.get(&(host, addr)))
             .ok_or(Fate::NobodyListens)?;
         let socket = self.open.get_mut(id).expect("what is bound is open");
-        if socket.bytes + packet.payload.len() > socket.capacity {
+        if socket.bytes + packet.size() > socket.capacity {
             return Err(Fate::BufferFull);
         }
-        socket.bytes += packet.payload.len();
+        socket.bytes += packet.size();
         socket.received.push_back(packet.clone());
         Ok(socket.waker.take())
     }

@@ -2,8 +2,9 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
-use polyquic_sim::{Fate, Link, TooLarge, Verdict};
+use polyquic_sim::{Fate, Link, NatConfig, Sim, TooLarge, Verdict};
 
 use super::{Pair, millis};
 
@@ -98,6 +99,53 @@ fn what_is_too_large_can_be_reported() {
     assert_eq!(pair.exchange(5, 1400).len(), 0);
     assert!(pair.from.access().stats_up().offered < 8);
     assert_eq!(pair.exchange(5, 1200).len(), 5);
+    // After a while it asks again.
+    pair.to.access().set_down(Link::new());
+    assert_eq!(pair.exchange(5, 1400).len(), 0);
+    pair.sim.run(pair.sim.sleep(Duration::from_secs(600)));
+    assert_eq!(pair.exchange(5, 1400).len(), 5);
+}
+
+/// A client behind two NATs, a server behind one that lets anybody in; too narrow is a link between
+/// them, or the server's own.
+#[test]
+fn what_is_too_large_is_reported_through_nats() {
+    for inside in [false, true] {
+        let sim = Sim::new(7);
+        let outer = sim.nat("outer", NatConfig::default(), Link::new());
+        let inner = sim.nat_below("inner", &outer, NatConfig::default(), Link::new());
+        let client = sim.host_below("client", &inner, Link::new());
+        let theirs = sim.nat("theirs", NatConfig::default().full_cone(), Link::new());
+        let server = sim.host_below("server", &theirs, Link::new());
+        let to_client = client.udp(client.addr(1)).unwrap();
+        let to_server = server.udp(server.addr(1)).unwrap();
+        // Opens a port.
+        let stranger = sim.host("stranger");
+        let listener = stranger.udp(stranger.addr(1)).unwrap();
+        to_server.send_to(b"hello", stranger.addr(1)).unwrap();
+        let dst = sim.run(listener.recv()).unwrap().src;
+
+        let narrow = Link::new().mtu(1300, TooLarge::Reported);
+        match inside {
+            true => server.access().set_down(narrow),
+            false => theirs.access().set_down(narrow),
+        }
+        sim.record();
+        for _ in 0..2 {
+            to_client.send_to(&[0; 1400], dst).unwrap();
+            sim.run(sim.sleep(millis(1)));
+        }
+        let dropped: Vec<_> = sim
+            .events()
+            .iter()
+            .filter(|it| it.fate == Fate::TooLarge)
+            .map(|it| it.src.ip())
+            .collect();
+        // The first one out there, the second one by the host, which knows better.
+        assert_eq!(dropped, [outer.ip(), client.ip()], "inside: {inside}");
+        to_client.send_to(&[0; 1200], dst).unwrap();
+        sim.run(to_server.recv()).unwrap();
+    }
 }
 
 #[test]

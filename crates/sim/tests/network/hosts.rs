@@ -97,6 +97,47 @@ fn a_timer_copes_with_a_clock_that_slows_down() {
 }
 
 #[test]
+fn a_timer_copes_with_a_clock_that_speeds_up() {
+    let sim = Sim::new(1);
+    let host = sim.host("host");
+    let clock = host.clone();
+    let waiting = host.run(async move { sleep(&clock, Duration::from_secs(10)).await });
+    sim.run(sim.sleep(Duration::from_secs(5)));
+    host.set_clock_rate(1_000_000);
+    sim.run(waiting);
+    assert_eq!(sim.elapsed().as_millis() / 10, 750);
+}
+
+/// By a clock that almost stands, it is millions of years away.
+#[test]
+fn a_deadline_may_be_further_away_than_time_goes() {
+    let sim = Sim::new(1);
+    let host = sim.host("host");
+    host.set_clock_rate(-999_999);
+    let clock = host.clone();
+    // Multiplied by a million, and cut to 64 bits, these nanoseconds are a deadline that has passed.
+    let far = Duration::from_nanos(1 << 58);
+    host.spawn(async move { sleep(&clock, far).await });
+    sim.run(sim.sleep(HOUR));
+    assert!(sim.polls() < 10, "{} polls", sim.polls());
+}
+
+#[test]
+fn what_is_given_up_is_not_waited_for() {
+    let message = panic_of(|| {
+        let sim = Sim::new(1);
+        sim.set_time_limit(HOUR);
+        let host = sim.host("host");
+        let outcome = sim.run(timeout(&host, 2 * HOUR, std::future::ready(())));
+        assert!(outcome.is_ok());
+        let given_up = sim.sleep(2 * HOUR);
+        drop(given_up);
+        sim.run(pending::<()>());
+    });
+    assert!(message.contains("nothing can happen any more"), "{message}");
+}
+
+#[test]
 fn calendars_can_be_wrong() {
     let sim = Sim::new(1);
     let host = sim.host("host");
@@ -162,6 +203,33 @@ fn a_crash_leaves_nothing() {
     let again = pair.to.udp(pair.dst).unwrap();
     pair.sender.send_to(b"hello", pair.dst).unwrap();
     pair.sim.run(again.recv()).unwrap();
+}
+
+#[test]
+fn a_host_that_crashed_during_a_pause_can_be_used_again() {
+    let sim = Sim::new(1);
+    let host = sim.host("host");
+    host.pause();
+    host.crash();
+    assert_eq!(sim.run(host.run(async { 7 })), 7);
+}
+
+#[test]
+fn empty_datagrams_fill_the_buffer() {
+    let sim = Sim::new(1);
+    let (from, to) = (sim.host("from"), sim.host("to"));
+    to.set_recv_buffer(2_800);
+    let sender = from.udp(from.addr(1)).unwrap();
+    let receiver = to.udp(to.addr(1)).unwrap();
+    for _ in 0..200 {
+        sender.send_to(&[], to.addr(1)).unwrap();
+    }
+    sim.run(sim.sleep(millis(1)));
+    // 28 bytes of headers.
+    assert_eq!(std::iter::from_fn(|| receiver.try_recv()).count(), 100);
+    // And there is room again.
+    sender.send_to(b"more", to.addr(1)).unwrap();
+    sim.run(receiver.recv()).unwrap();
 }
 
 #[test]

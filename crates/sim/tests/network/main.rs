@@ -3,10 +3,12 @@
 mod captures;
 mod faults;
 mod hosts;
+mod logs;
 mod nat;
 mod queues;
 mod quic;
 mod replay;
+mod seeds;
 
 use std::net::SocketAddr;
 use std::time::Duration;

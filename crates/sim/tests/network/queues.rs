@@ -1,9 +1,10 @@
 //! Bandwidth, delay, queues, ECN.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use polyquic_runtime::{DatagramSocket, Ecn, Runtime, Transmit};
-use polyquic_sim::{Link, Queue};
+use polyquic_sim::{Internet, Link, LinkStats, Queue, SimSocket};
 
 use super::{Pair, millis};
 
@@ -83,12 +84,57 @@ fn marks_are_kept_set_and_erased() {
     assert_eq!(mark(Link::new().mark(1.0).bleach()), None);
 }
 
+/// Send twice what the link takes, 200 packets, which may be marked or may not; returns what became of
+/// them.
+fn crowd(queue: Queue, ecn: Option<Ecn>) -> LinkStats {
+    let pair = Pair::new(Link::new().bandwidth(1_000_000).queue(queue));
+    let mut socket = pair.from.bind(pair.from.addr(0)).unwrap();
+    let contents = [0; 972];
+    let transmit = Transmit {
+        destination: pair.dst,
+        contents: &contents,
+        segment_size: None,
+        ecn,
+        src_ip: None,
+    };
+    pair.sim.run(async {
+        for _ in 0..200 {
+            let sent = std::future::poll_fn(|cx| socket.poll_send(cx, &transmit)).await;
+            sent.unwrap();
+            pair.sim.sleep(millis(4)).await;
+        }
+        pair.sim.sleep(Duration::from_secs(10)).await;
+    });
+    pair.from.access().stats_up()
+}
+
 #[test]
 fn queues_mark_instead_of_dropping() {
-    let (plain, _) = overload(Queue::codel(100_000, millis(5), millis(100)).with_ecn());
-    // Raw sockets send packets that do not allow it.
-    assert_eq!(plain.from.access().stats_up().marked, 0);
-    assert!(plain.from.access().stats_up().overflowed > 0);
+    let queue = Queue::codel(200_000, millis(5), millis(100)).with_ecn();
+    let marked = crowd(queue, Some(Ecn::Ect0));
+    assert!(marked.marked > 0);
+    assert_eq!(marked.overflowed, 0);
+    assert_eq!(marked.passed, 200);
+    // What does not allow it is dropped.
+    let dropped = crowd(queue, None);
+    assert_eq!(dropped.marked, 0);
+    assert!(dropped.overflowed > 0);
+}
+
+#[test]
+fn a_queue_without_codel_marks_when_it_is_half_full() {
+    // Of 200 packets, which come at twice the link's rate, half wait in the end.
+    let queue = |bytes| Queue::drop_tail(bytes).with_ecn();
+    let marked = crowd(queue(150_000), Some(Ecn::Ect0)).marked;
+    // 75 wait when 150 have come.
+    assert!((40..60).contains(&marked), "{marked} marked");
+    assert_eq!(crowd(queue(150_000), None).marked, 0);
+    assert_eq!(crowd(queue(400_000), Some(Ecn::Ect0)).marked, 0);
+    assert_eq!(
+        crowd(Queue::drop_tail(150_000), Some(Ecn::Ect0)).marked,
+        0,
+        "nobody asked for marks"
+    );
 }
 
 #[test]
@@ -114,6 +160,57 @@ fn a_send_buffer_holds_the_sender_back() {
     // All but what fits into the buffer had to be sent first.
     assert!(took > millis(700), "{took:?}");
     assert_eq!(pair.from.access().stats_up().lost, 0);
+}
+
+/// Send 100 datagrams of 1000 bytes with headers by `socket`, of which 5000 bytes may wait; returns
+/// how long it took.
+fn paced(pair: &Pair, mut socket: SimSocket, dst: SocketAddr, src_ip: Option<IpAddr>) -> Duration {
+    pair.from.set_send_buffer(5_000);
+    let contents = [0; 972];
+    let transmit = Transmit {
+        destination: dst,
+        contents: &contents,
+        segment_size: None,
+        ecn: None,
+        src_ip,
+    };
+    let start = pair.sim.elapsed();
+    pair.sim.run(async {
+        for _ in 0..100 {
+            let sent = std::future::poll_fn(|cx| socket.poll_send(cx, &transmit)).await;
+            sent.unwrap();
+        }
+    });
+    pair.sim.elapsed() - start
+}
+
+#[test]
+fn a_send_buffer_is_that_of_the_link_that_is_used() {
+    let slow = || Link::new().bandwidth(1_000_000);
+    let any = "0.0.0.0:0".parse().unwrap();
+    // To itself, by the loopback.
+    let pair = Pair::new(Link::new());
+    pair.from.set_loopback(slow());
+    let socket = pair.from.bind(any).unwrap();
+    let took = paced(&pair, socket, pair.from.addr(1000), None);
+    assert!(took > millis(700), "{took:?}");
+    // By an interface that it does not prefer, as the datagram says.
+    let pair = Pair::new(Link::new());
+    let other = pair.from.add_interface(Internet, slow());
+    let socket = pair.from.bind(any).unwrap();
+    let took = paced(&pair, socket, pair.dst, Some(other.ip()));
+    assert!(took > millis(700), "{took:?}");
+    // What waits elsewhere holds nobody back.
+    let pair = Pair::new(slow());
+    let other = pair.from.add_interface(Internet, Link::new());
+    let socket = pair.from.bind(any).unwrap();
+    let took = pair.sim.run(async {
+        pair.send(50, 972, Duration::ZERO).await;
+        pair.sim.elapsed()
+    });
+    assert!(took < millis(1), "{took:?}");
+    let took = paced(&pair, socket, pair.dst, Some(other.ip()));
+    assert!(took < millis(1), "{took:?}");
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! Everything follows from the seed.
 
-use std::process::Command;
+use std::time::Duration;
 
-use polyquic_sim::{Link, Sim, TraceHash, deterministic_tls};
+use polyquic_endpoint::Endpoint;
+use polyquic_sim::{Link, NatConfig, Queue, Sim, TraceHash, deterministic_tls};
 use polyquic_testkit::tools::{check_transfer, pattern};
 
 use super::millis;
-use super::quic::connect;
+use super::quic::{configs, connect};
+use super::seeds::{child, is_child};
 
 /// A busy minute on a bad network; returns its fingerprint.
 fn simulate(seed: u64) -> TraceHash {
@@ -43,28 +45,102 @@ fn a_seed_gives_the_same_simulation() {
     assert_ne!(first.content, other.content);
 }
 
-const CHILD: &str = "POLYQUIC_SIM_TEST_CHILD";
-
-/// In another process hash tables, addresses in memory and the time of day differ.
-#[test]
-fn a_seed_gives_the_same_simulation_in_another_process() {
-    let hash = simulate(5).to_string();
-    if std::env::var_os(CHILD).is_some() {
+/// Whether what `simulate` makes is the same in another process, where hash tables, addresses in memory
+/// and the time of day differ. `name` is that of the test.
+fn replays(name: &str, simulate: impl Fn() -> TraceHash) {
+    let hash = simulate();
+    if is_child() {
         println!("trace {hash}");
         return;
     }
-    let name = "replay::a_seed_gives_the_same_simulation_in_another_process";
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([name, "--exact", "--nocapture"])
-        .env(CHILD, "1")
-        .output()
-        .unwrap();
+    let output = child(name).output().unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{stdout}");
     assert!(
         stdout.contains(&format!("trace {hash}")),
         "not {hash}: {stdout}"
     );
+}
+
+#[test]
+fn a_seed_gives_the_same_simulation_in_another_process() {
+    let name = "replay::a_seed_gives_the_same_simulation_in_another_process";
+    replays(name, || simulate(5));
+}
+
+/// Their keys for tokens are drawn when they are made, and a server sends tokens by itself.
+#[test]
+fn configurations_may_be_made_before_a_run() {
+    replays("replay::configurations_may_be_made_before_a_run", || {
+        let sim = Sim::new(6);
+        let (client, server) = (sim.host("client"), sim.host("server"));
+        let (server_config, client_config) = configs(|_| {});
+        // One that ends meanwhile changes nothing.
+        drop(Sim::new(7));
+        let listening = Endpoint::server(&server, server_config, server.addr(443)).unwrap();
+        sim.run(async {
+            let endpoint = Endpoint::client(&client, client.addr(0)).unwrap();
+            let connecting = endpoint
+                .connect_with(client_config, server.addr(443), "localhost")
+                .unwrap();
+            let accepting = async { listening.accept().await.unwrap().await };
+            let (ours, theirs) = futures::join!(connecting, accepting);
+            check_transfer(&ours.unwrap(), &theirs.unwrap(), b"with tokens").await;
+        });
+        sim.trace()
+    });
+}
+
+/// As random numbers, queues and clocks are integers, or floating-point operations that IEEE 754 makes
+/// exact, this is the same on every machine. A simulation with connections need not be: CUBIC takes
+/// cube roots, whose last bit is the mathematical library's.
+///
+/// It changes when the model does, or when the generator of `rand` does.
+#[test]
+fn the_network_is_the_same_on_every_machine() {
+    let sim = Sim::new(2026);
+    let nat = sim.nat("nat", NatConfig::default(), Link::lte());
+    let client = sim.host_below("client", &nat, Link::wifi().corrupt(0.1).duplicate(0.1));
+    let queue = Queue::codel(50_000, millis(5), millis(100));
+    let server = sim.host_with(
+        "server",
+        Link::new()
+            .bandwidth(1_000_000)
+            .queue(queue)
+            .loss(0.05)
+            .disorder(millis(7))
+            .reorder(0.1, millis(3)),
+    );
+    client.set_timer_slack(millis(2));
+    client.set_clock_rate(77);
+    let sender = client.udp(client.addr(1)).unwrap();
+    let receiver = server.udp(server.addr(1)).unwrap();
+    let dst = server.addr(1);
+    let timer = client.clone();
+    client.spawn(async move {
+        for number in 0..500u32 {
+            sender
+                .send_to(&number.to_le_bytes().repeat(200), dst)
+                .unwrap();
+            polyquic_endpoint::sleep(&timer, millis(4)).await;
+        }
+    });
+    let answers = sim.run(async {
+        let mut answers = 0;
+        let end = sim.elapsed() + Duration::from_secs(10);
+        while sim.elapsed() < end {
+            match receiver.try_recv() {
+                Some(it) => {
+                    receiver.send_to(&it.payload[..100], it.src).unwrap();
+                    answers += 1;
+                }
+                None => sim.sleep(millis(1)).await,
+            }
+        }
+        answers
+    });
+    assert!(answers > 200, "{answers} arrived");
+    assert_eq!(sim.trace().to_string(), "5a9b41e21ba8ee3a:6c35b4efdd5a12a8");
 }
 
 #[test]

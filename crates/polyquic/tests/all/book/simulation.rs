@@ -128,3 +128,26 @@ fn a_day_passes_in_no_time() -> Result<()> {
     assert_eq!(sim.elapsed().as_secs(), 24 * 3600);
     Ok(())
 }
+
+#[cfg(feature = "qlog")]
+#[test]
+fn events_are_logged_in_virtual_time() -> Result<()> {
+    use polyquic::TransportConfig;
+
+    let sim = Sim::new(1);
+    sim.capture();
+    let (server, client) = (sim.host("server"), sim.host("client"));
+    let (server_config, mut client_config) = configs()?;
+    let mut transport = TransportConfig::default();
+    transport.qlog_stream(sim.qlog("client"));
+    client_config.transport_config(Arc::new(transport));
+    let _listening = Endpoint::server(&server, server_config, server.addr(443))?;
+    let connecting = Endpoint::client(&client, client.addr(0))?;
+    let attempt = connecting.connect_with(client_config, server.addr(443), "localhost")?;
+    // Nobody accepts it.
+    assert!(sim.run(attempt).is_err());
+    let logs = sim.qlogs();
+    assert_eq!(logs[0].0, "client");
+    assert!(String::from_utf8_lossy(&logs[0].1).contains("packet_sent"));
+    Ok(())
+}
