@@ -227,11 +227,15 @@ impl Connection {
                 limit = 1;
             }
         }
+        let asking = (self.additions.pad_to_mtu).then(|| asking_frames(&self.inner.stats()));
         let transmit = if self.moves.is_idle() {
             self.inner.poll_transmit(now, limit, buf)?
         } else {
             self.transmit_to_mover(now, limit, buf)?
         };
+        if asking.is_some_and(|before| before == asking_frames(&self.inner.stats())) {
+            self.gate.sent_padded(transmit.size as u64);
+        }
         self.batch.sent(datagrams(&transmit));
         Some(transmit)
     }
@@ -507,6 +511,36 @@ impl Connection {
     pub fn current_mtu(&self) -> u16 {
         self.inner.current_mtu()
     }
+}
+
+/// How many frames were sent that ask for an acknowledgement: all but ACK and CONNECTION_CLOSE.
+fn asking_frames(stats: &ConnectionStats) -> u64 {
+    let frames = &stats.frame_tx;
+    let all = [
+        frames.ack_frequency,
+        frames.crypto,
+        frames.data_blocked,
+        frames.datagram,
+        frames.handshake_done.into(),
+        frames.immediate_ack,
+        frames.max_data,
+        frames.max_stream_data,
+        frames.max_streams_bidi,
+        frames.max_streams_uni,
+        frames.new_connection_id,
+        frames.new_token,
+        frames.path_challenge,
+        frames.path_response,
+        frames.ping,
+        frames.reset_stream,
+        frames.retire_connection_id,
+        frames.stream_data_blocked,
+        frames.streams_blocked_bidi,
+        frames.streams_blocked_uni,
+        frames.stop_sending,
+        frames.stream,
+    ];
+    all.iter().sum()
 }
 
 /// How many datagrams a transmit holds.

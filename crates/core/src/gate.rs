@@ -1,4 +1,4 @@
-//! Two exceptions from congestion control that quinn-proto does not make.
+//! Three exceptions from congestion control that quinn-proto does not make.
 //!
 //! quinn-proto asks the congestion controller before every packet, and so leaves unsent what must not
 //! wait for the window to open:
@@ -9,15 +9,20 @@
 //! - The last flight of a handshake, while earlier packets fill the window, which losses have made
 //!   small. As it was never sent, nothing asks for it to be probed, and what is in flight will never
 //!   be acknowledged by a peer that waits for this flight.
+//! - Anything, while acknowledgements fill the window that are padded (`pad_to_mtu`). Padding counts as
+//!   in flight, but a packet with nothing else is not acknowledged for its own sake. Two sides whose
+//!   windows are full of them wait for each other.
 //!
 //! Every controller is wrapped here. A [`Gate`], which the connection holds, opens the window in the
 //! first case, and in the second widens it by a few packets when a probe timeout fires (RFC 9002
-//! section 6.2.4 allows two packets then, whatever the window).
+//! section 6.2.4 allows two packets then, whatever the window). In the third it widens it by what
+//! those packets take up of it, as if they were not padded.
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quinn_proto::RttEstimator;
@@ -28,6 +33,9 @@ use crate::Instant;
 /// How much more may be in flight after a probe timeout: two datagrams of a probe and two of the
 /// flight that must get out, as large as any that are sent during a handshake.
 const RELIEF: u64 = 4 * 1500;
+
+/// quinn-proto forgets about packets that nobody acknowledges when there are more of them.
+const MAX_PADDED: usize = 1000;
 
 /// quinn-proto doubles the time to the next probe timeout so many times.
 const MAX_BACKOFF_EXPONENT: u32 = 16;
@@ -46,6 +54,12 @@ pub(crate) struct Gate {
     /// Bytes sent, and neither acknowledged nor lost. Too much rather than too little: packets whose
     /// keys were discarded stay in it. Looked at only during the handshake, when there is one path.
     outstanding: AtomicU64,
+    /// The number of the last packet sent.
+    last_sent: AtomicU64,
+    /// Bytes of `padded`, by which the window is wider.
+    padded_bytes: AtomicU64,
+    /// Packets that only acknowledge, with numbers above all that were acknowledged, and their bytes.
+    padded: Mutex<VecDeque<(u64, u64)>>,
 }
 
 impl Gate {
@@ -76,6 +90,33 @@ impl Gate {
     /// The controller alone decides again.
     pub(crate) fn rest(&self) {
         self.floor.store(0, Ordering::Relaxed);
+    }
+
+    /// The packet sent last, of so many bytes, counts as in flight, and does not ask for an
+    /// acknowledgement.
+    pub(crate) fn sent_padded(&self, bytes: u64) {
+        let mut padded = self.padded.lock().unwrap_or_else(PoisonError::into_inner);
+        if padded.len() == MAX_PADDED {
+            padded.pop_front();
+        }
+        padded.push_back((self.last_sent.load(Ordering::Relaxed), bytes));
+        self.count(&padded);
+    }
+
+    /// Of those up to this number, all are acknowledged or will soon be lost.
+    fn settle_padded(&self, largest_acked: u64) {
+        if self.padded_bytes.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut padded = self.padded.lock().unwrap_or_else(PoisonError::into_inner);
+        let settled = padded.partition_point(|(number, _)| *number <= largest_acked);
+        padded.drain(..settled);
+        self.count(&padded);
+    }
+
+    fn count(&self, padded: &VecDeque<(u64, u64)>) {
+        let bytes = padded.iter().map(|(_, bytes)| bytes).sum();
+        self.padded_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Bytes are not in flight any more. What was allowed beyond the window is not allowed again in
@@ -155,6 +196,9 @@ impl Controller for Gated {
         self.gate
             .outstanding
             .store(outstanding + bytes, Ordering::Relaxed);
+        self.gate
+            .last_sent
+            .store(last_packet_number, Ordering::Relaxed);
         self.controller.on_sent(now, bytes, last_packet_number);
     }
 
@@ -177,6 +221,9 @@ impl Controller for Gated {
         app_limited: bool,
         largest_packet_num_acked: Option<u64>,
     ) {
+        if let Some(largest) = largest_packet_num_acked {
+            self.gate.settle_padded(largest);
+        }
         self.controller
             .on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
     }
@@ -199,7 +246,8 @@ impl Controller for Gated {
 
     fn window(&self) -> u64 {
         let floor = self.gate.floor.load(Ordering::Relaxed);
-        self.controller.window().max(floor)
+        let padded = self.gate.padded_bytes.load(Ordering::Relaxed);
+        self.controller.window().saturating_add(padded).max(floor)
     }
 
     fn metrics(&self) -> ControllerMetrics {
@@ -275,6 +323,23 @@ mod tests {
         assert_eq!(controller.window(), RELIEF);
         gate.rest();
         assert_eq!(controller.window(), least);
+    }
+
+    #[test]
+    fn padded_acknowledgements_do_not_count() {
+        let now = Instant::now();
+        let gate = Arc::<Gate>::default();
+        let mut controller = gate.around(|| build(now));
+        let window = controller.window();
+        for number in 0..MAX_PADDED as u64 + 10 {
+            controller.on_sent(now, 1200, number);
+            gate.sent_padded(1200);
+        }
+        assert_eq!(controller.window(), window + 1200 * MAX_PADDED as u64);
+        controller.on_end_acks(now, 0, false, Some(MAX_PADDED as u64));
+        assert_eq!(controller.window(), window + 1200 * 9);
+        controller.on_end_acks(now, 0, false, Some(MAX_PADDED as u64 + 9));
+        assert_eq!(controller.window(), window);
     }
 
     #[test]

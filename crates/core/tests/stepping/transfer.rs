@@ -291,3 +291,28 @@ fn streams_are_granted_as_they_are_used() {
         pair.transfer(&noise(number, 10).into(), &noise(number, 20).into());
     }
 }
+
+/// Acknowledgements that are padded count as in flight, and nobody acknowledges them. They must not
+/// fill the window for good.
+#[test]
+fn padded_acknowledgements_do_not_fill_the_window() {
+    for_seeds(5, |seed| {
+        let transport = || {
+            let mut transport = TransportConfig::default();
+            transport
+                .pad_to_mtu(true)
+                .stream_receive_window(64_000u32.into());
+            transport
+        };
+        let mut pair = Setup {
+            network: rough(0.05),
+            client_transport: transport(),
+            server_transport: transport(),
+            ..Setup::new(seed)
+        }
+        .build();
+        pair.handshake();
+        pair.transfer(&noise(seed, 1 << 20).into(), &Bytes::from_static(b"x"));
+        pair.transfer(&Bytes::from_static(b"x"), &noise(seed, 1 << 20).into());
+    });
+}
