@@ -306,7 +306,10 @@ impl Endpoint {
             .or(self.server_additions)
             .expect("nobody connects unless there is a server");
         let gate = Arc::<Gate>::default();
-        let accepted = gate.around(|| (self.inner).accept(incoming, now, response, server_config));
+        let accepted = gate.around(|| {
+            let accepted = (self.inner).accept(incoming, now, response, server_config);
+            accepted.map_err(Box::new)
+        });
         let deferral = (self.seat.take()).map(|link| Deferral::new(link, validated));
         match accepted {
             Ok((handle, mut connection)) if connection.is_closed() => {
@@ -331,7 +334,7 @@ impl Endpoint {
                 let connection = Connection::new(connection, gate, now, additions, deferral);
                 Ok((handle, connection))
             }
-            Err(error) => Err(Box::new(error)),
+            Err(error) => Err(error),
         }
     }
 

@@ -204,8 +204,9 @@ impl TransportConfig {
         self
     }
 
-    /// Pad packets with application data to full size, against analysis of their sizes. Default:
-    /// false.
+    /// Pad packets with application data to full size, against analysis of their sizes, and with them
+    /// those that only acknowledge: whoever downloads then sends half as many bytes as arrive. In
+    /// statistics, the congestion window holds these besides. Default: false.
     pub fn pad_to_mtu(&mut self, pad: bool) -> &mut Self {
         self.edit().pad_to_mtu(pad);
         self.additions.pad_to_mtu = pad;
