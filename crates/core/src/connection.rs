@@ -13,7 +13,7 @@ use quinn_proto::{
 use crate::config::Additions;
 use crate::datagrams::{Datagrams, Received};
 use crate::deferral::Deferral;
-use crate::gate::Gate;
+use crate::gate::{Gate, Probes};
 use crate::moves::Moves;
 use crate::{BatchSizer, HandshakeJob, Instant, crypto};
 
@@ -39,21 +39,25 @@ pub struct Connection {
     /// On servers whose TLS may be done elsewhere.
     deferral: Option<Box<Deferral>>,
     datagrams: Received,
-    /// Of the congestion controllers of the current path and the one before.
-    gates: [Option<Arc<Gate>>; 2],
+    /// Of all its congestion controllers.
+    gate: Arc<Gate>,
+    probes: Probes,
     /// Whether the handshake is confirmed (RFC 9001 section 4.1.2), as far as was looked.
     confirmed: bool,
     /// A key update that was asked for before the handshake was confirmed.
     key_update_due: bool,
-    /// On clients: whether a timeout was due before the handshake was confirmed.
+    /// On clients: whether a probe timeout may have fired before the handshake was confirmed.
     waited: bool,
     /// On servers, whose clients move.
     moves: Moves,
 }
 
 impl Connection {
+    /// The congestion controller of `inner` was built around `gate`, at `now`.
     pub(crate) fn new(
         inner: quinn_proto::Connection,
+        gate: Arc<Gate>,
+        now: Instant,
         additions: Additions,
         deferral: Option<Deferral>,
     ) -> Self {
@@ -68,7 +72,8 @@ impl Connection {
             granted,
             deferral: deferral.map(Box::new),
             datagrams: Received::new(additions.datagram_bytes),
-            gates: [Gate::take_built(), None],
+            gate,
+            probes: Probes::new(now),
             confirmed: false,
             key_update_due: false,
             waited: false,
@@ -84,7 +89,7 @@ impl Connection {
     /// Take in a datagram of `bytes` from `from` that the endpoint routed here.
     pub fn handle_datagram(&mut self, event: ConnectionEvent, from: SocketAddr, bytes: usize) {
         if self.side().is_client() {
-            return self.handle_event(event);
+            return self.take_in(event);
         }
         let before = self.inner.remote_address();
         // quinn-proto drops it, too, but counts it as if it came from where the handshake began: that
@@ -92,27 +97,32 @@ impl Connection {
         if from != before && self.inner.is_handshaking() {
             return;
         }
-        if from == before && self.moves.is_idle() {
-            return self.handle_event(event);
+        if from == before && !self.moves.is_challenged() {
+            return self.take_in(event);
         }
         let frames = self.inner.stats().frame_rx;
         let (challenges, responses) = (frames.path_challenge, frames.path_response);
         self.handle_event(event);
-        if self.inner.is_handshaking() {
-            return;
-        }
         let frames = self.inner.stats().frame_rx;
-        let probed = from != before && frames.path_challenge > challenges;
-        if self.inner.remote_address() != before || probed {
+        if self.inner.remote_address() != before {
+            self.moves.moved(before, from, bytes);
+        } else if from != before && frames.path_challenge > challenges {
             self.moves.claimed(from, bytes);
         } else {
-            let answered = frames.path_response > responses;
-            self.moves.received(from, bytes, answered);
+            let answers = frames.path_response > responses;
+            self.moves.received(from, bytes, from == before, answers);
         }
     }
 
     /// Take in what the endpoint has to say, or a datagram of unknown size that it routed here.
     pub fn handle_event(&mut self, event: ConnectionEvent) {
+        // A client that moves gets a path, and a controller, of its own.
+        let gate = self.gate.clone();
+        gate.around(|| self.take_in(event));
+    }
+
+    /// Take in what does not move the client.
+    fn take_in(&mut self, event: ConnectionEvent) {
         match &mut self.deferral {
             Some(deferral) if deferral.link.is_away() && !self.inner.is_closed() => {
                 deferral.hold(event);
@@ -124,13 +134,6 @@ impl Connection {
         }
         if (self.key_update_due || self.waited) && self.is_confirmed() {
             self.on_confirmed();
-        }
-        // A client that moved has a path, and a controller, of its own.
-        if self.side().is_server()
-            && let Some(gate) = Gate::take_built()
-        {
-            self.gates.swap(0, 1);
-            self.gates[0] = Some(gate);
         }
     }
 
@@ -166,17 +169,30 @@ impl Connection {
 
     /// Do what is due at `now`. Too early a call is harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.inner.poll_timeout().is_none_or(|at| at > now) {
+            return;
+        }
+        let before = self.inner.remote_address();
         self.inner.handle_timeout(now);
+        let remote = self.inner.remote_address();
+        if remote != before {
+            self.moves.returned(remote);
+        }
         if !self.confirmed {
-            self.confirmed = self.is_confirmed();
-            self.waited |= !self.confirmed && self.side().is_client();
-            for gate in self.gates.iter().flatten() {
-                if self.confirmed {
-                    gate.rest();
-                } else {
-                    gate.relieve();
-                }
-            }
+            self.on_handshake_timeout(now);
+        }
+    }
+
+    /// Some timer was due, and when last looked at, the handshake was not confirmed.
+    fn on_handshake_timeout(&mut self, now: Instant) {
+        self.confirmed = self.is_confirmed();
+        if self.confirmed {
+            return self.gate.rest();
+        }
+        let acks = self.inner.stats().frame_rx.acks;
+        if self.probes.may_be_due(now, self.inner.rtt(), acks) {
+            self.waited |= self.side().is_client();
+            self.gate.relieve();
         }
     }
 
@@ -195,7 +211,7 @@ impl Connection {
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
         if self.inner.is_closed() {
-            self.gates.iter().flatten().for_each(|gate| gate.open());
+            self.gate.open();
         }
         let mut limit = self.batch.limit(self.inner.current_mtu(), max_segments);
         if let Some(deferral) = &self.deferral {
@@ -211,29 +227,60 @@ impl Connection {
                 limit = 1;
             }
         }
+        let asking = (self.additions.pad_to_mtu).then(|| asking_frames(&self.inner.stats()));
         let transmit = if self.moves.is_idle() {
             self.inner.poll_transmit(now, limit, buf)?
         } else {
-            self.transmit_to_unproved(now, buf)?
+            self.transmit_to_mover(now, limit, buf)?
         };
+        if asking.is_some_and(|before| before == asking_frames(&self.inner.stats())) {
+            self.gate.sent_padded(transmit.size as u64);
+        }
         self.batch.sent(datagrams(&transmit));
         Some(transmit)
     }
 
-    /// The next datagram, if it may be sent to where it goes.
-    fn transmit_to_unproved(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
-        loop {
-            if !self.moves.may_send(self.inner.remote_address()) {
-                return None;
-            }
-            let transmit = self.inner.poll_transmit(now, 1, buf)?;
-            // An answer to a challenge goes to where that came from.
-            if self.moves.may_send(transmit.destination) {
-                self.moves.sent(transmit.destination, transmit.size);
+    /// The next datagrams for a client that moved, or tries to, if they may be sent to where they go.
+    fn transmit_to_mover(
+        &mut self,
+        now: Instant,
+        limit: usize,
+        buf: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        let remote = self.inner.remote_address();
+        while self.moves.may_ask(remote, self.inner.current_mtu().into()) {
+            let transmit = if self.moves.is_challenged() {
+                self.transmit_to_unproved(now, buf)
+            } else {
+                self.inner.poll_transmit(now, limit, buf)
+            }?;
+            // Answers to challenges go to where these came from, and the old path is challenged, too.
+            let to = transmit.destination;
+            let proved = to == remote && !self.moves.is_challenged();
+            if proved || self.moves.may_send(to, transmit.size) {
+                self.moves.sent(to, transmit.size);
                 return Some(transmit);
             }
             buf.clear();
         }
+        None
+    }
+
+    /// The next datagram, while quinn-proto may be challenging the current address. Shows if it is not.
+    fn transmit_to_unproved(&mut self, now: Instant, buf: &mut Vec<u8>) -> Option<Transmit> {
+        let (remote, closed) = (self.inner.remote_address(), self.inner.is_closed());
+        let before = self.inner.stats();
+        let transmit = self.inner.poll_transmit(now, 1, buf);
+        self.moves.asked();
+        let transmit = transmit?;
+        let after = self.inner.stats();
+        // No other packets than these can do without a challenge that is due.
+        let probes_mtu = after.path.sent_plpmtud_probes > before.path.sent_plpmtud_probes;
+        if transmit.destination == remote && !probes_mtu && !closed {
+            let challenges = after.frame_tx.path_challenge > before.frame_tx.path_challenge;
+            self.moves.made(remote, challenges);
+        }
+        Some(transmit)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due.
@@ -464,6 +511,36 @@ impl Connection {
     pub fn current_mtu(&self) -> u16 {
         self.inner.current_mtu()
     }
+}
+
+/// How many frames were sent that ask for an acknowledgement: all but ACK and CONNECTION_CLOSE.
+fn asking_frames(stats: &ConnectionStats) -> u64 {
+    let frames = &stats.frame_tx;
+    let all = [
+        frames.ack_frequency,
+        frames.crypto,
+        frames.data_blocked,
+        frames.datagram,
+        frames.handshake_done.into(),
+        frames.immediate_ack,
+        frames.max_data,
+        frames.max_stream_data,
+        frames.max_streams_bidi,
+        frames.max_streams_uni,
+        frames.new_connection_id,
+        frames.new_token,
+        frames.path_challenge,
+        frames.path_response,
+        frames.ping,
+        frames.reset_stream,
+        frames.retire_connection_id,
+        frames.stream_data_blocked,
+        frames.streams_blocked_bidi,
+        frames.streams_blocked_uni,
+        frames.stop_sending,
+        frames.stream,
+    ];
+    all.iter().sum()
 }
 
 /// How many datagrams a transmit holds.

@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use quinn_proto::{
-    AcceptError, ConnectError, ConnectionEvent, ConnectionHandle, ConnectionId, DatagramEvent,
-    EcnCodepoint, EndpointEvent, Incoming, RetryError, Transmit,
+    AcceptError, ConnectError, ConnectionEvent, ConnectionHandle, DatagramEvent, EcnCodepoint,
+    EndpointEvent, Incoming, RetryError, Transmit,
 };
 
-use crate::config::Additions;
+use crate::config::{Additions, FirstPacket};
 use crate::crypto::offload::Seat;
 use crate::crypto::retry;
 use crate::deferral::Deferral;
 use crate::early::EarlyData;
+use crate::gate::Gate;
 use crate::{ClientConfig, Connection, EndpointConfig, Instant, ServerConfig, header};
 
 /// What the machine must know of the socket it is used with.
@@ -113,8 +114,8 @@ pub struct Endpoint {
     seat: Arc<Seat>,
     /// While TLS may be away.
     early_data: Option<EarlyData>,
-    /// Where our clients sent their first Initial packets, for as long as a Retry may be followed.
-    dst_cids: HashMap<ConnectionHandle, ConnectionId>,
+    /// Of our clients, for as long as a Retry may be followed.
+    first_packets: HashMap<ConnectionHandle, FirstPacket>,
     ipv6: bool,
     stats: EndpointStats,
 }
@@ -141,7 +142,7 @@ impl Endpoint {
             server_additions,
             seat,
             early_data: early_data.then(EarlyData::default),
-            dst_cids: HashMap::new(),
+            first_packets: HashMap::new(),
             ipv6: socket.ipv6,
             stats: EndpointStats::default(),
         }
@@ -196,13 +197,13 @@ impl Endpoint {
             early_data.keep(remote, ecn, &data);
         }
         // A copy, because only the routing tells whose it is.
-        let retry =
-            (!self.dst_cids.is_empty() && header::retry_in(&data).is_some()).then(|| data.clone());
+        let answer = (!self.first_packets.is_empty() && header::answers_first_packet(&data))
+            .then(|| data.clone());
         let mut event = self
             .inner
             .handle(now, remote, local_ip, ecn, data, response);
-        if let (Some(retry), Some(DatagramEvent::ConnectionEvent(handle, _))) = (retry, &event)
-            && !self.may_follow(*handle, &retry)
+        if let (Some(answer), Some(DatagramEvent::ConnectionEvent(handle, _))) = (answer, &event)
+            && !self.may_follow(*handle, &answer)
         {
             event = None;
         }
@@ -212,20 +213,31 @@ impl Endpoint {
         event
     }
 
-    /// Whether the connection may be given this datagram, which ends in a Retry packet.
+    /// Whether the connection may be given this datagram, which negotiates the version or ends in a
+    /// Retry packet.
     ///
     /// quinn-proto judges them, too, but takes only the first, and counts the wrong ones: a damaged
     /// one would end the handshake.
     fn may_follow(&mut self, handle: ConnectionHandle, datagram: &[u8]) -> bool {
-        let (Some(dst_cid), Some(retry)) = (self.dst_cids.get(&handle), header::retry_in(datagram))
-        else {
+        let Some(first) = self.first_packets.get(&handle) else {
             return true;
         };
-        let genuine = retry::is_genuine(&retry, dst_cid);
-        if genuine {
-            self.dst_cids.remove(&handle);
+        if let Some(mut versions) = header::offered_versions(datagram) {
+            // It was not an answer to us (RFC 9000 section 6.2).
+            return !versions.any(|version| version == first.version);
         }
-        genuine
+        let Some(retry) = header::retry_in(datagram) else {
+            return true;
+        };
+        match retry::is_genuine(&retry, &first.dst_cid) {
+            Some(true) => {
+                self.first_packets.remove(&handle);
+                true
+            }
+            Some(false) => false,
+            // Of a version that quinn-proto does not know, either. A right one may yet come.
+            None => true,
+        }
     }
 
     /// Take in what a connection has to say; the answer, if any, goes back to that connection.
@@ -235,7 +247,7 @@ impl Endpoint {
         event: EndpointEvent,
     ) -> Option<ConnectionEvent> {
         // The first of them is about ids for after the handshake, or the end: no Retry is due then.
-        self.dst_cids.remove(&handle);
+        self.first_packets.remove(&handle);
         self.inner.handle_event(handle, event)
     }
 
@@ -261,11 +273,14 @@ impl Endpoint {
             }
             _ => remote,
         };
-        let (config, additions, dst_cid) = config.into_parts();
-        let (handle, connection) = self.inner.connect(now, config, remote, server_name)?;
-        self.dst_cids.insert(handle, dst_cid);
+        let (config, additions, first) = config.into_parts();
+        let gate = Arc::<Gate>::default();
+        let (handle, connection) =
+            gate.around(|| self.inner.connect(now, config, remote, server_name))?;
+        self.first_packets.insert(handle, first);
         self.stats.outgoing_handshakes += 1;
-        Ok((handle, Connection::new(connection, additions, None)))
+        let connection = Connection::new(connection, gate, now, additions, None);
+        Ok((handle, connection))
     }
 
     /// Accept a connection attempt, with another configuration if one is given.
@@ -290,7 +305,11 @@ impl Endpoint {
         let additions = additions
             .or(self.server_additions)
             .expect("nobody connects unless there is a server");
-        let accepted = self.inner.accept(incoming, now, response, server_config);
+        let gate = Arc::<Gate>::default();
+        let accepted = gate.around(|| {
+            let accepted = (self.inner).accept(incoming, now, response, server_config);
+            accepted.map_err(Box::new)
+        });
         let deferral = (self.seat.take()).map(|link| Deferral::new(link, validated));
         match accepted {
             Ok((handle, mut connection)) if connection.is_closed() => {
@@ -312,9 +331,10 @@ impl Endpoint {
             }
             Ok((handle, connection)) => {
                 self.stats.accepted_handshakes += 1;
-                Ok((handle, Connection::new(connection, additions, deferral)))
+                let connection = Connection::new(connection, gate, now, additions, deferral);
+                Ok((handle, connection))
             }
-            Err(error) => Err(Box::new(error)),
+            Err(error) => Err(error),
         }
     }
 

@@ -81,6 +81,25 @@ pub(crate) fn retry_in(datagram: &[u8]) -> Option<Retry<'_>> {
     }
 }
 
+/// The versions that a Version Negotiation packet offers (RFC 9000 section 17.2.1), if this is one.
+pub(crate) fn offered_versions(datagram: &[u8]) -> Option<impl Iterator<Item = u32>> {
+    let mut reader = Reader {
+        bytes: datagram,
+        at: 0,
+    };
+    reader.up_to_token()?;
+    if datagram[1..5] != [0; 4] {
+        return None;
+    }
+    let (versions, _) = datagram[reader.at..].as_chunks();
+    Some(versions.iter().map(|&version| u32::from_be_bytes(version)))
+}
+
+/// Whether this negotiates the version, or ends in a Retry packet.
+pub(crate) fn answers_first_packet(datagram: &[u8]) -> bool {
+    offered_versions(datagram).is_some() || retry_in(datagram).is_some()
+}
+
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -169,6 +188,22 @@ mod tests {
         assert_eq!(retry_in(&coalesced).unwrap().packet, RETRY_PACKET);
         for end in 0..15 {
             assert_eq!(retry_in(&RETRY_PACKET[..end]), None, "{end}");
+        }
+    }
+
+    #[test]
+    fn version_negotiation_is_told_from_other_packets() {
+        let negotiation = [
+            0xb0, 0, 0, 0, 0, 1, 7, 2, 8, 9, 0x1a, 0x2a, 0x3a, 0x4a, 0, 0, 0, 1, 0,
+        ];
+        let offered = |datagram: &[u8]| offered_versions(datagram).map(Iterator::collect);
+        assert_eq!(offered(&negotiation), Some(vec![0x1a2a_3a4a, 1]));
+        assert_eq!(offered(&negotiation[..17]), Some(vec![0x1a2a_3a4a]));
+        let mut other = negotiation;
+        other[4] = 1;
+        assert_eq!(offered(&other), None, "a Retry packet");
+        for end in 0..10 {
+            assert_eq!(offered(&negotiation[..end]), None, "{end}");
         }
     }
 

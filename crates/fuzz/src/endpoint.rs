@@ -12,7 +12,7 @@ use crate::host::{
     Arrival, Host, addr, client_config, converse, epoch, server_config, still_works,
 };
 use crate::plain::{PlainTls, TAG_BYTES, client_hello};
-use crate::wire::{Frame, Kind, Reader, frame, packet, put_packet, put_varint};
+use crate::wire::{Frame, Kind, Packet, Reader, frame, packet, put_packet, put_varint};
 
 /// Attempts that may wait for a decision.
 const MAX_INCOMING: usize = 8;
@@ -25,6 +25,8 @@ const FULL: usize = 1200;
 struct Account {
     received: usize,
     sent: usize,
+    /// Of the server, to this address.
+    challenges: Vec<[u8; 8]>,
     /// Something came that may have proved the address.
     proved: bool,
 }
@@ -156,7 +158,7 @@ impl Stage {
     fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
         let account = self.accounts.entry(from).or_default();
         account.received += datagram.len();
-        account.proved |= may_prove(datagram);
+        account.proved |= may_prove(datagram, &account.challenges);
         let before = self.server.sent.len();
         match self.server.receive(self.now, from, datagram) {
             Arrival::Answered => {
@@ -247,6 +249,7 @@ impl Stage {
             // exceeds the limit by less than one.
             let (received, before) = (account.received, account.sent);
             account.sent += sent.data.len();
+            account.challenges.extend(challenges(&sent.data));
             assert!(
                 account.proved || before < 3 * received,
                 "{before} bytes and then more sent to {}, {received} received",
@@ -322,26 +325,50 @@ fn initial(c: &mut Cursor<'_>) -> Vec<u8> {
 }
 
 /// Whether a server may take this as a proof that the sender receives at its address: a token, a
-/// packet of the handshake, or the answer to a challenge.
-fn may_prove(datagram: &[u8]) -> bool {
-    let mut r = Reader(datagram);
-    while !r.0.is_empty() {
-        let Some(packet) = packet(&mut r, 8, TAG_BYTES) else {
-            return false;
-        };
-        match packet.kind {
-            Kind::Handshake => return true,
-            Kind::Initial if !packet.token.is_empty() => return true,
-            Kind::Short => {
-                let mut frames = Reader(packet.payload);
-                while let Some(frame) = frame(&mut frames) {
-                    if matches!(frame, Frame::PathResponse(_)) {
-                        return true;
-                    }
+/// packet of the handshake, or the answer to one of the challenges that were sent there.
+fn may_prove(datagram: &[u8], challenges: &[[u8; 8]]) -> bool {
+    let mut proves = false;
+    for_packets(datagram, 8, |packet| match packet.kind {
+        Kind::Handshake => proves = true,
+        Kind::Initial => proves |= !packet.token.is_empty(),
+        Kind::Short => {
+            let mut frames = Reader(packet.payload);
+            while let Some(frame) = frame(&mut frames) {
+                if let Frame::PathResponse(token) = frame {
+                    proves |= challenges.contains(&token);
                 }
             }
-            _ => {}
         }
+        _ => {}
+    });
+    proves
+}
+
+/// The challenges in what the server sent.
+fn challenges(datagram: &[u8]) -> Vec<[u8; 8]> {
+    let mut found = Vec::new();
+    // The genuine client's ids are longer than those that the fuzzer makes up.
+    for cid_length in [4, 8] {
+        for_packets(datagram, cid_length, |packet| {
+            let mut frames = Reader(packet.payload);
+            while packet.kind == Kind::Short
+                && let Some(frame) = frame(&mut frames)
+            {
+                if let Frame::PathChallenge(token) = frame {
+                    found.push(token);
+                }
+            }
+        });
     }
-    false
+    found
+}
+
+fn for_packets(datagram: &[u8], cid_length: usize, mut visit: impl FnMut(&Packet<'_>)) {
+    let mut r = Reader(datagram);
+    while !r.0.is_empty() {
+        let Some(packet) = packet(&mut r, cid_length, TAG_BYTES) else {
+            return;
+        };
+        visit(&packet);
+    }
 }

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod client;
 mod connection;
 mod connection_ids;
 mod cursor;
@@ -25,6 +26,7 @@ mod transport_parameters;
 mod urls;
 mod wire;
 
+pub use client::client;
 pub use connection::connection;
 pub use connection_ids::connection_ids;
 pub use endpoint::endpoint;
@@ -40,6 +42,7 @@ pub type Target = fn(&[u8]);
 
 /// All targets by their names, which are those of their directories, too.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("client", client),
     ("connection", connection),
     ("connection_ids", connection_ids),
     ("endpoint", endpoint),

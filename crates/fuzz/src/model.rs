@@ -283,7 +283,7 @@ impl Model {
     fn puppet_frame(&mut self, frame: &Frame<'_>) {
         match *frame {
             Frame::Padding | Frame::Ping | Frame::Blocked => {}
-            Frame::PathChallenge | Frame::PathResponse(_) => {}
+            Frame::PathChallenge(_) | Frame::PathResponse(_) => {}
             Frame::StreamBlocked(id) => self.legal &= self.puppet_may_send_on(id),
             Frame::StreamsBlocked(limit) => self.legal &= limit <= 1 << 60,
             Frame::Ack {

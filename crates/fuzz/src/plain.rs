@@ -7,16 +7,21 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::wire::Reader;
 use bytes::BytesMut;
+use polyquic_core::crypto::rustls::QuicServerConfig;
 use polyquic_core::crypto::{
     self, AeadKey, CryptoError, ExportKeyingMaterialError, HandshakeTokenKey, HeaderKey, KeyPair,
     Keys, PacketKey, Session, UnsupportedVersion,
 };
+use polyquic_core::rustls::server::{ClientHello, ResolvesServerCert};
+use polyquic_core::rustls::sign::CertifiedKey;
 use polyquic_core::transport_parameters::TransportParameters;
-use polyquic_core::{ConnectError, ConnectionId, Side, TransportError, TransportErrorCode};
+use polyquic_core::{
+    ConnectError, ConnectionId, Side, TransportError, TransportErrorCode, crypto_provider, rustls,
+};
 
 /// Packets end in so many bytes that are not looked at.
 pub(crate) const TAG_BYTES: usize = 8;
@@ -120,12 +125,35 @@ impl crypto::ServerConfig for PlainTls {
         Ok(keys())
     }
 
-    fn retry_tag(&self, _: u32, _: &ConnectionId, _: &[u8]) -> [u8; 16] {
-        [0; 16]
+    fn retry_tag(&self, _: u32, orig_dst_cid: &ConnectionId, packet: &[u8]) -> [u8; 16] {
+        retry_tag(orig_dst_cid, packet)
     }
 
     fn start_session(self: Arc<Self>, _: u32, params: &TransportParameters) -> Box<dyn Session> {
         self.session(Side::Server, params)
+    }
+}
+
+/// The genuine tag of a Retry packet: `polyquic_core` judges it itself, whatever the cryptography.
+pub(crate) fn retry_tag(orig_dst_cid: &[u8], packet: &[u8]) -> [u8; 16] {
+    static GENUINE: OnceLock<QuicServerConfig> = OnceLock::new();
+    let genuine = GENUINE.get_or_init(|| {
+        let tls = rustls::ServerConfig::builder_with_provider(crypto_provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("the provider has it")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(NoCertificate));
+        QuicServerConfig::try_from(tls).expect("it suits QUIC")
+    });
+    crypto::ServerConfig::retry_tag(genuine, 1, &ConnectionId::new(orig_dst_cid), packet)
+}
+
+#[derive(Debug)]
+struct NoCertificate;
+
+impl ResolvesServerCert for NoCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        None
     }
 }
 

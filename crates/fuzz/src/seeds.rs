@@ -8,6 +8,29 @@ use crate::plain::{PlainTls, seal_token};
 /// A few inputs for the target of this name, with names of their own. They are the same in each run.
 pub fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
     match target {
+        "client" => vec![
+            // A damaged Retry packet, the right one, and another.
+            (
+                "retry",
+                [
+                    &[1, 0, 0, 2, 5, 5, 3, 7, 7, 7, 9, 4, 11][..],
+                    &[1, 0, 0, 2, 5, 5, 3, 7, 7, 7, 0, 4, 11],
+                    &[1, 0, 0, 2, 6, 6, 3, 8, 8, 8, 0, 4, 11],
+                ]
+                .concat(),
+            ),
+            // What says nothing, and then the server's Retry.
+            (
+                "harmless",
+                [
+                    &[2, 0x30, 1, 4, 2, 0, 9, 9, 9, 9, 1, 0, 5, 1, 2, 3, 4, 5, 0][..],
+                    &[1, 0, 3, 0, 4, 6, 6, 6, 6, 1, 5, 1, 4, 12, 5, 1, 5, 0, 5, 0],
+                ]
+                .concat(),
+            ),
+            ("negotiation", vec![2, 0x40, 1, 4, 1, 0, 9, 9, 9, 9, 4, 5]),
+            ("initial", vec![3, 1, 7, 5, 6, 0, 3, 2, 0, 0, 0, 5, 0]),
+        ],
         "connection" => connection(),
         "connection_ids" => vec![
             ("plain", (0..90).collect()),

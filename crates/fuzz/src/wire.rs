@@ -81,7 +81,7 @@ pub(crate) enum Frame<'a> {
     StreamsBlocked(u64),
     NewConnectionId(&'a [u8]),
     RetireConnectionId,
-    PathChallenge,
+    PathChallenge([u8; 8]),
     PathResponse([u8; 8]),
     Close {
         code: u64,
@@ -189,10 +189,7 @@ pub(crate) fn frame<'a>(r: &mut Reader<'a>) -> Option<Frame<'a>> {
             r.varint()?;
             Frame::RetireConnectionId
         }
-        0x1a => {
-            r.take(8)?;
-            Frame::PathChallenge
-        }
+        0x1a => Frame::PathChallenge(r.take(8)?.try_into().ok()?),
         0x1b => Frame::PathResponse(r.take(8)?.try_into().ok()?),
         0x1c => {
             let (code, _frame) = (r.varint()?, r.varint()?);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use quinn_proto::{ConnectionId, TokenStore};
 
 use super::TransportConfig;
+use super::endpoint::QUIC_V1;
 use super::transport::Additions;
 use crate::{crypto, tls};
 
@@ -18,6 +19,7 @@ pub struct ClientConfig {
     inner: quinn_proto::ClientConfig,
     /// Where a connection's first Initial packet is sent to.
     dst_cids: Arc<dyn Fn() -> ConnectionId + Send + Sync>,
+    version: u32,
     additions: Additions,
 }
 
@@ -31,6 +33,7 @@ impl ClientConfig {
         Self {
             inner,
             dst_cids: Arc::new(random_cid),
+            version: QUIC_V1,
             additions,
         }
     }
@@ -68,6 +71,7 @@ impl ClientConfig {
         let mut this = Self {
             inner,
             dst_cids: Arc::new(random_cid),
+            version: QUIC_V1,
             additions,
         };
         this.inner.transport_config(transport);
@@ -102,15 +106,27 @@ impl ClientConfig {
     /// The QUIC version to use. Default: 1.
     pub fn version(&mut self, version: u32) -> &mut Self {
         self.inner.version(version);
+        self.version = version;
         self
     }
 
-    /// For one connection, with the id that its first Initial packet is sent to.
-    pub(crate) fn into_parts(mut self) -> (quinn_proto::ClientConfig, Additions, ConnectionId) {
+    /// For one connection.
+    pub(crate) fn into_parts(mut self) -> (quinn_proto::ClientConfig, Additions, FirstPacket) {
         let dst_cid = (self.dst_cids)();
         (self.inner).initial_dst_cid_provider(Arc::new(move || dst_cid));
-        (self.inner, self.additions, dst_cid)
+        let first = FirstPacket {
+            version: self.version,
+            dst_cid,
+        };
+        (self.inner, self.additions, first)
     }
+}
+
+/// What a client says in its first Initial packet, and answers are checked against.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FirstPacket {
+    pub(crate) version: u32,
+    pub(crate) dst_cid: ConnectionId,
 }
 
 fn random_cid() -> ConnectionId {

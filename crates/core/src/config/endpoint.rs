@@ -14,7 +14,7 @@ use crate::tls;
 
 /// QUIC version 1 (RFC 9000). Drafts are not offered: no peer of today needs them, and each is
 /// another way in.
-const QUIC_V1: u32 = 1;
+pub(super) const QUIC_V1: u32 = 1;
 
 type CidGeneratorFactory = Arc<dyn Fn() -> Box<dyn ConnectionIdGenerator> + Send + Sync>;
 

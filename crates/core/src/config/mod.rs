@@ -6,6 +6,7 @@ mod server;
 mod transport;
 
 pub use client::ClientConfig;
+pub(crate) use client::FirstPacket;
 pub use endpoint::{EndpointConfig, ShardError};
 pub use server::ServerConfig;
 pub(crate) use transport::Additions;

@@ -54,6 +54,8 @@ pub(crate) struct Additions {
     pub(crate) segmentation_offload: bool,
     /// Of received datagrams to keep, with what each costs besides its bytes.
     pub(crate) datagram_bytes: usize,
+    /// Whether packets with application data are padded, and so are those that only acknowledge.
+    pub(crate) pad_to_mtu: bool,
 }
 
 impl Additions {
@@ -202,10 +204,12 @@ impl TransportConfig {
         self
     }
 
-    /// Pad packets with application data to full size, against analysis of their sizes. Default:
-    /// false.
+    /// Pad packets with application data to full size, against analysis of their sizes, and with them
+    /// those that only acknowledge: whoever downloads then sends half as many bytes as arrive. In
+    /// statistics, the congestion window holds these besides. Default: false.
     pub fn pad_to_mtu(&mut self, pad: bool) -> &mut Self {
         self.edit().pad_to_mtu(pad);
+        self.additions.pad_to_mtu = pad;
         self
     }
 
@@ -299,6 +303,7 @@ impl Default for TransportConfig {
                 streams: [limit; 2],
                 segmentation_offload: true,
                 datagram_bytes: 0,
+                pad_to_mtu: false,
             },
             eager_streams: false,
             controller_chosen: false,

@@ -39,16 +39,15 @@ pub(super) fn tag(version: Version, orig_dst_cid: &ConnectionId, packet: &[u8]) 
 }
 
 /// Whether a client that sent its first Initial to `orig_dst_cid` may follow `retry`: there is a token,
-/// and the tag is right (RFC 9000 section 17.2.5.2). Versions that are not known here are not judged.
-pub(crate) fn is_genuine(retry: &Retry<'_>, orig_dst_cid: &ConnectionId) -> bool {
-    let Ok(version) = interpret_version(retry.version) else {
-        return true;
-    };
+/// and the tag is right (RFC 9000 section 17.2.5.2). Versions that are not known here are not judged:
+/// what looks like one may be a Version Negotiation packet, in which the bits of the type mean nothing.
+pub(crate) fn is_genuine(retry: &Retry<'_>, orig_dst_cid: &ConnectionId) -> Option<bool> {
+    let version = interpret_version(retry.version).ok()?;
     if retry.payload.len() <= TAG_BYTES {
-        return false;
+        return Some(false);
     }
     let (packet, sent) = retry.packet.split_at(retry.packet.len() - TAG_BYTES);
-    tag(version, orig_dst_cid, packet) == sent
+    Some(tag(version, orig_dst_cid, packet) == sent)
 }
 
 const KEY_V1: [u8; 16] = [

@@ -42,6 +42,40 @@ fn a_damaged_retry_does_not_spoil_the_right_one() {
     }
 }
 
+/// Nor does it after a Version Negotiation packet whose unused bits are those of a Retry.
+#[test]
+fn a_version_negotiation_packet_is_no_retry() {
+    let mut pair = Pair::new(1);
+    pair.server.admission = Admission::Retry;
+    pair.tap = Some(Vec::new());
+    pair.down.cut = true;
+    pair.connect();
+    pair.run_for(Duration::from_millis(15));
+    pair.down.cut = false;
+    let hello = &pair.tap.as_ref().unwrap()[0].data;
+    let (dst_cid, rest) = hello[6..].split_at(hello[5].into());
+    let src_cid = &rest[1..][..rest[0].into()];
+    let mut negotiation = vec![0xb0, 0, 0, 0, 0];
+    for cid in [src_cid, dst_cid] {
+        negotiation.push(cid.len() as u8);
+        negotiation.extend_from_slice(cid);
+    }
+    // Ours is among them, so that it says nothing.
+    negotiation.extend([0, 0, 0, 1]);
+    let (from, to) = (pair.server.addr, pair.client.addr);
+    pair.down.send(pair.now, from, to, None, &negotiation);
+    pair.run_for(Duration::from_millis(15));
+    let discarded = pair.client.core.stats().datagrams_discarded;
+    pair.down.damage_next = Some(0);
+    pair.run_until("handshake", |pair| pair.client_app().connected.is_some());
+    let stats = pair.client.core.stats();
+    assert_eq!(
+        stats.datagrams_discarded,
+        discarded + 1,
+        "the damaged Retry"
+    );
+}
+
 /// The next connection from the same address brings a token that the first one was given
 /// (NEW_TOKEN, RFC 9000 section 8.1.3), and is trusted without a Retry.
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use polyquic_core::{Blame, ConnectionError, VarInt, blame};
 
 use crate::fixtures::{endpoint_config, noise, server_config};
-use crate::pair::{Pair, lost};
+use crate::pair::{Pair, addr, lost};
 
 #[test]
 fn close_reaches_the_peer_and_both_sides_drain() {
@@ -29,6 +29,39 @@ fn close_reaches_the_peer_and_both_sides_drain() {
     let lingered = pair.now - closed;
     assert!(lingered < Duration::from_millis(400), "{lingered:?}");
     assert!(lost(pair.client_app()).is_none(), "it was our own doing");
+}
+
+/// A close goes out although the congestion window is full, also when attempts to connect have failed
+/// meanwhile, and when the client has moved between networks.
+#[test]
+fn a_close_does_not_wait_for_the_window() {
+    let mut pair = Pair::new(1);
+    pair.handshake();
+    pair.download(&noise(1, 16 << 20).into());
+    for host in 7..10 {
+        pair.run_for(Duration::from_millis(100));
+        pair.client.addr = addr(host, 1000);
+        pair.client_conn().machine.local_address_changed();
+    }
+    pair.run_for(Duration::from_millis(100));
+    for _ in 0..3 {
+        let index = pair.connect();
+        let now = pair.now;
+        let machine = &mut pair.client.touch(index).machine;
+        machine.close(now, VarInt::from_u32(1), Default::default());
+        pair.run_for(Duration::from_millis(15));
+    }
+    assert_eq!(pair.server.conns.len(), 1, "they were given up at once");
+    // Nothing is acknowledged until the window is full.
+    pair.up.cut = true;
+    pair.run_for(Duration::from_millis(100));
+    assert!(lost(pair.client_app()).is_none());
+    let now = pair.now;
+    let machine = &mut pair.server_conn().machine;
+    machine.close(now, VarInt::from_u32(7), Default::default());
+    pair.run_for(Duration::from_millis(10));
+    let error = lost(pair.client_app()).expect("it hears of it");
+    assert!(matches!(error, ConnectionError::ApplicationClosed(_)));
 }
 
 /// A close that got lost is said again to whoever goes on sending.

@@ -74,6 +74,65 @@ fn a_client_that_moves_keeps_its_transfer() {
     });
 }
 
+/// Moves of which nothing comes, more than the server counts at a time. They cost the connection
+/// neither its way back, nor its batches, nor a move in earnest.
+#[test]
+fn a_client_may_give_up_many_moves() {
+    let seen = |pair: &Pair| pair.server.conns[0].machine.remote_address();
+    for other_host in [false, true] {
+        let mut running = running(slow(1));
+        for port in 2000..2020 {
+            let pair = &mut running.pair;
+            let home = pair.client.addr;
+            pair.client.addr = addr(if other_host { 7 } else { 1 }, port);
+            pair.client_conn().machine.ping();
+            // It is gone before an answer comes.
+            pair.run_until("the move", |pair| seen(pair) == pair.client.addr);
+            pair.client.addr = home;
+            pair.client_conn().machine.ping();
+            pair.run_until("the way back", |pair| seen(pair) == home);
+            pair.run_for(Duration::from_millis(50));
+        }
+        let mut pair = running.complete();
+        let again = noise(2, 1 << 20).into();
+        pair.server.sent.clear();
+        let download = pair.download(&again);
+        pair.run_until("a download", |pair| {
+            is_finished(pair.client_app(), download)
+        });
+        assert!(pair.server.sent.iter().any(|sent| sent.datagrams > 1));
+
+        pair.client.addr = addr(9, 9999);
+        pair.client_conn().machine.local_address_changed();
+        pair.transfer(&again, &again);
+        assert_eq!(seen(&pair), addr(9, 9999));
+        assert!(pair.elapsed() < Duration::from_secs(10));
+    }
+}
+
+/// A client that moved away and only listens hears of it: the server asks at the old address whether
+/// anybody is there, and the answer takes it back.
+#[test]
+fn a_silent_client_is_asked_at_its_old_address() {
+    let mut pair = Pair::new(1);
+    pair.handshake();
+    pair.run_for(Duration::from_secs(1));
+    let home = pair.client.addr;
+    for port in 2000..2020 {
+        // Somebody else was faster with the client's only packet.
+        pair.client_conn().machine.ping();
+        pair.client.addr = addr(66, port);
+        pair.run_for(Duration::ZERO);
+        pair.client.addr = home;
+        pair.run_for(Duration::from_millis(15));
+        let server = &pair.server.conns[0].machine;
+        assert_eq!(server.remote_address(), addr(66, port));
+        pair.run_for(Duration::from_millis(50));
+        let server = &pair.server.conns[0].machine;
+        assert_eq!(server.remote_address(), home, "{port}");
+    }
+}
+
 /// A NAT gave the client another port, and nobody told it.
 #[test]
 fn a_client_that_was_moved_keeps_its_transfer() {

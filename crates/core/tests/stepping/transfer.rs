@@ -291,3 +291,68 @@ fn streams_are_granted_as_they_are_used() {
         pair.transfer(&noise(number, 10).into(), &noise(number, 20).into());
     }
 }
+
+/// Acknowledgements that are padded count as in flight, and nobody acknowledges them. They must not
+/// fill the window for good.
+#[test]
+fn padded_acknowledgements_do_not_fill_the_window() {
+    for_seeds(5, |seed| {
+        let transport = || {
+            let mut transport = TransportConfig::default();
+            transport
+                .pad_to_mtu(true)
+                .stream_receive_window(64_000u32.into());
+            transport
+        };
+        let mut pair = Setup {
+            network: rough(0.05),
+            client_transport: transport(),
+            server_transport: transport(),
+            ..Setup::new(seed)
+        }
+        .build();
+        pair.handshake();
+        pair.transfer(&noise(seed, 1 << 20).into(), &Bytes::from_static(b"x"));
+        pair.transfer(&Bytes::from_static(b"x"), &noise(seed, 1 << 20).into());
+    });
+}
+
+/// CUBIC's window grows with the third power of the time since the last loss, whatever was sent
+/// meanwhile. quinn-proto's overflowed before 0.11.19.
+#[test]
+fn cubic_survives_a_month_without_losses() {
+    let transport = || {
+        let mut transport = TransportConfig::default();
+        transport.max_idle_timeout(None);
+        transport
+    };
+    let mut pair = Setup {
+        network: rough(0.05),
+        client_transport: transport(),
+        server_transport: transport(),
+        ..Setup::new(1)
+    }
+    .build();
+    pair.handshake();
+    let data = Bytes::from(noise(1, 1 << 20));
+    pair.transfer(&data, &data);
+    for link in [&mut pair.up, &mut pair.down] {
+        link.network = Network::default();
+    }
+    for days in [1, 30, 3650] {
+        let path = pair.server.conns[0].machine.stats().path;
+        assert!(
+            path.congestion_events > 0,
+            "this is about what comes after one"
+        );
+        pair.run_for(Duration::from_secs(days * 24 * 60 * 60));
+        let download = pair.download(&data);
+        pair.run_for(Duration::from_secs(60));
+        assert!(is_finished(pair.client_app(), download));
+        let after = pair.server.conns[0].machine.stats().path;
+        // A packet more for each window that is acknowledged.
+        assert!(path.cwnd < after.cwnd, "{days} days");
+        assert!(after.cwnd <= path.cwnd + data.len() as u64, "{days} days");
+        assert_eq!(after.lost_packets, path.lost_packets);
+    }
+}
