@@ -33,7 +33,7 @@ const INNOCENT_BYTES: [usize; 12] = [300_000; 12];
 
 /// Bytes that a connection and its attempts cost, with what the attacker itself keeps for scripts:
 /// what every attack with a handful of connections may add.
-const USUAL_HEAP_BYTES: isize = 300_000;
+const USUAL_HEAP_BYTES: isize = 400_000;
 
 /// Polls of tasks that a datagram may cost, all parties together: the driver receives, yields to
 /// the application, and flushes; now and then a timer.
