@@ -54,7 +54,7 @@ const BEYOND: Work = Work {
 
 /// How much may be alive that was not before, a minute after the attack: room in tables that have grown,
 /// and for each address of an attacker what the arena itself knows of it. A connection is 20 times that.
-const LEFT_BYTES: isize = 150_000;
+const LEFT_BYTES: isize = 250_000;
 const LEFT_FOR_ADDRESS_BYTES: isize = 1_500;
 
 /// Between samples, while there is an innocent transfer, and afterwards.
