@@ -193,6 +193,12 @@ impl Endpoint {
         response: &mut Vec<u8>,
     ) -> Option<DatagramEvent> {
         self.stats.datagrams_received += 1;
+        // With receive offload a datagram is a slice of a much larger buffer, which attempts that wait
+        // for a decision would keep, and what counts their bytes does not know of.
+        let data = match data.first() {
+            Some(first) if first & header::LONG != 0 => BytesMut::from(&data[..]),
+            _ => data,
+        };
         if let Some(early_data) = &mut self.early_data {
             early_data.keep(remote, ecn, &data);
         }

@@ -2,7 +2,8 @@
 
 use quinn_proto::ConnectionId;
 
-const LONG: u8 = 0x80;
+/// The bit of the first byte that tells long headers.
+pub(crate) const LONG: u8 = 0x80;
 /// What a connection id of QUIC version 1 has at most.
 const MAX_CID_BYTES: usize = 20;
 /// The bits that hold the type.

@@ -1,7 +1,7 @@
 //! Files that the program reads: certificates, keys, CAs, and its session cache.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::rc::Rc;
 
 use polyquic_cli::fuzzing::{load_identity, load_roots, use_sessions};
 
@@ -19,12 +19,16 @@ impl Fixture {
     }
 }
 
-fn fixture() -> &'static Fixture {
-    static FIXTURE: OnceLock<Fixture> = OnceLock::new();
-    FIXTURE.get_or_init(|| {
+thread_local! {
+    /// Of the thread, at whose end its directory is removed; a static is never dropped.
+    static FIXTURE: Rc<Fixture> = Rc::new(Fixture::new());
+}
+
+impl Fixture {
+    fn new() -> Self {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]);
         let made = made.expect("a certificate can be made");
-        let fixture = Fixture {
+        let fixture = Self {
             dir: tempfile::tempdir().expect("there is room for a few files"),
             cert_pem: made.cert.pem(),
             key_pem: made.signing_key.serialize_pem(),
@@ -32,14 +36,14 @@ fn fixture() -> &'static Fixture {
         std::fs::write(fixture.path("good.crt"), &fixture.cert_pem).expect("writable");
         std::fs::write(fixture.path("good.key"), &fixture.key_pem).expect("writable");
         fixture
-    })
+    }
 }
 
 /// A file is either taken, or refused with a message that names it; a session cache is either used and
 /// written back in the same form, or left as it is.
 pub fn files(data: &[u8]) {
     let mut c = Cursor::new(data);
-    let fixture = fixture();
+    let fixture = FIXTURE.with(Rc::clone);
     let (good_cert, good_key) = (fixture.path("good.crt"), fixture.path("good.key"));
     let file = fixture.path("fuzzed");
     let kind = c.byte() % 6;

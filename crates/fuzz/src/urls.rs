@@ -2,7 +2,6 @@
 
 use std::io::Read;
 use std::path::PathBuf;
-use std::sync::OnceLock;
 
 use polyquic_cli::fuzzing::{
     Served, parse_request, parse_seconds, parse_url, percent_decode, request,
@@ -11,37 +10,38 @@ use polyquic_cli::fuzzing::{
 /// Every file in the served directory holds this; nothing else does.
 const INSIDE: &[u8] = b"inside";
 
+thread_local! {
+    /// Of the thread, at whose end its directory is removed; a static is never dropped.
+    static SERVED: (Served, tempfile::TempDir) = serve_some();
+}
+
 /// A directory to serve, with a secret beside it and links that lead out.
-fn served() -> &'static Served {
-    static SERVED: OnceLock<(Served, tempfile::TempDir)> = OnceLock::new();
-    let (served, _) = SERVED.get_or_init(|| {
-        let base = tempfile::tempdir().expect("there is room for a few files");
-        let make = || -> std::io::Result<PathBuf> {
-            let root = base.path().join("r");
-            std::fs::create_dir_all(root.join("d/e"))?;
-            std::fs::create_dir(base.path().join("r2"))?;
-            for secret in ["s", "r2/s", "index.html"] {
-                std::fs::write(base.path().join(secret), "secret")?;
-            }
-            for file in ["a", "d/a", "d/index.html", "d/e/%41", "..a", "a b"] {
-                std::fs::write(root.join(file), INSIDE)?;
-            }
-            #[cfg(unix)]
-            for (link, to) in [
-                ("d/up", ".."),
-                ("out", "../s"),
-                ("over", "../r2"),
-                ("in", "d/a"),
-                ("l", "l"),
-            ] {
-                std::os::unix::fs::symlink(to, root.join(link))?;
-            }
-            Ok(root)
-        };
-        let root = make().expect("a directory of our own");
-        (Served::new(&root).expect("it is there"), base)
-    });
-    served
+fn serve_some() -> (Served, tempfile::TempDir) {
+    let base = tempfile::tempdir().expect("there is room for a few files");
+    let make = || -> std::io::Result<PathBuf> {
+        let root = base.path().join("r");
+        std::fs::create_dir_all(root.join("d/e"))?;
+        std::fs::create_dir(base.path().join("r2"))?;
+        for secret in ["s", "r2/s", "index.html"] {
+            std::fs::write(base.path().join(secret), "secret")?;
+        }
+        for file in ["a", "d/a", "d/index.html", "d/e/%41", "..a", "a b"] {
+            std::fs::write(root.join(file), INSIDE)?;
+        }
+        #[cfg(unix)]
+        for (link, to) in [
+            ("d/up", ".."),
+            ("out", "../s"),
+            ("over", "../r2"),
+            ("in", "d/a"),
+            ("l", "l"),
+        ] {
+            std::os::unix::fs::symlink(to, root.join(link))?;
+        }
+        Ok(root)
+    };
+    let root = make().expect("a directory of our own");
+    (Served::new(&root).expect("it is there"), base)
 }
 
 /// No path leaves the served directory, no URL is saved outside the current one, and what is printed
@@ -94,7 +94,7 @@ pub fn urls(data: &[u8]) {
 }
 
 fn serve(path: &str) {
-    if let Some(mut file) = served().open(path) {
+    if let Some(mut file) = SERVED.with(|(served, _)| served.open(path)) {
         let mut contents = Vec::new();
         file.read_to_end(&mut contents).expect("a regular file");
         assert_eq!(contents, INSIDE, "{path:?} leads out");

@@ -161,6 +161,34 @@ impl Frame {
         }
     }
 
+    /// Whether it acknowledges this packet number.
+    pub fn acknowledges(&self, pn: u64) -> bool {
+        let Self::Ack {
+            largest,
+            first,
+            ranges,
+            ..
+        } = self
+        else {
+            return false;
+        };
+        let (mut start, mut end) = (largest.checked_sub(*first), *largest);
+        let mut ranges = ranges.iter();
+        while let Some(from) = start {
+            if (from..=end).contains(&pn) {
+                return true;
+            }
+            let Some((gap, length)) = ranges.next() else {
+                break;
+            };
+            let Some(next) = from.checked_sub(gap + 2) else {
+                break;
+            };
+            (start, end) = (next.checked_sub(*length), next);
+        }
+        false
+    }
+
     /// Whether it has to be acknowledged (RFC 9000 section 13.2).
     pub fn is_ack_eliciting(&self) -> bool {
         !matches!(
@@ -475,5 +503,13 @@ mod tests {
         let bytes = Frame::encode_all(&frames);
         assert_eq!(Frame::decode_all(&bytes).unwrap(), frames);
         assert_eq!(Frame::decode_all(&[0x22]), Err(Undecodable));
+    }
+
+    #[test]
+    fn acknowledged_is_what_is_in_a_range() {
+        let ack = Frame::ack(&[1..=3, 7..=8, 100..=100]);
+        let said: Vec<_> = (0..200).filter(|it| ack.acknowledges(*it)).collect();
+        assert_eq!(said, [1, 2, 3, 7, 8, 100]);
+        assert!(!Frame::Ping.acknowledges(0));
     }
 }

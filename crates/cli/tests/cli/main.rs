@@ -11,3 +11,4 @@ mod shutdown;
 mod transfer;
 mod tunnel;
 mod webtransport;
+mod webtransport_attacks;

@@ -17,23 +17,23 @@ use crate::harness::{Server, program, run};
 use crate::tunnel::{echo, silent};
 
 /// RFC 9114 section 8.1: the relay wants nothing to do with the request.
-const H3_REQUEST_REJECTED: u64 = 0x10b;
+pub(crate) const H3_REQUEST_REJECTED: u64 = 0x10b;
 
 /// A relay with WebTransport.
-struct Relay {
-    server: Server,
-    door: Door,
+pub(crate) struct Relay {
+    pub(crate) server: Server,
+    pub(crate) door: Door,
     _directory: tempfile::TempDir,
 }
 
 /// What a client needs to know of it.
 #[derive(Clone)]
-struct Door {
+pub(crate) struct Door {
     address: SocketAddr,
     certificate: CertificateDer<'static>,
 }
 
-fn relay(more: &[&str]) -> Relay {
+pub(crate) fn relay(more: &[&str]) -> Relay {
     let directory = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let [cert, key] = ["relay.pem", "relay.key"].map(|name| directory.path().join(name));
@@ -67,15 +67,15 @@ fn relay(more: &[&str]) -> Relay {
 }
 
 /// A connection to the relay, on which HTTP/3 has begun.
-struct Client {
+pub(crate) struct Client {
     endpoint: Endpoint,
-    connection: Connection,
+    pub(crate) connection: Connection,
     /// Open as long as the connection.
     _control: SendStream,
 }
 
 impl Client {
-    async fn connect(rt: &polyquic::smol::SmolRuntime, door: &Door) -> Self {
+    pub(crate) async fn connect(rt: &polyquic::smol::SmolRuntime, door: &Door) -> Self {
         let mut roots = RootCertStore::empty();
         roots.add(door.certificate.clone()).unwrap();
         let mut tls = rustls::ClientConfig::builder_with_provider(polyquic::crypto_provider())
@@ -110,7 +110,7 @@ impl Client {
     }
 
     /// Asks for a session at `path`.
-    async fn ask(&self, path: &str, origin: Option<&str>) -> (SendStream, RecvStream) {
+    pub(crate) async fn ask(&self, path: &str, origin: Option<&str>) -> (SendStream, RecvStream) {
         let url = format!("https://localhost{path}");
         let mut request = ConnectRequest::new(url.parse::<url::Url>().unwrap());
         if let Some(origin) = origin {
@@ -125,7 +125,7 @@ impl Client {
     }
 
     /// The next message: each has a stream of its own.
-    async fn message(&self) -> serde_json::Value {
+    pub(crate) async fn message(&self) -> serde_json::Value {
         let mut stream = self.connection.accept_uni().await.unwrap();
         let bytes = stream.read_to_end(4096).await.unwrap();
         let mut bytes = Bytes::from(bytes);
@@ -141,12 +141,12 @@ impl Client {
         serde_json::from_slice(&bytes).unwrap()
     }
 
-    fn send(&self, datagram: &[u8]) {
+    pub(crate) fn send(&self, datagram: &[u8]) {
         let datagram = [&[0], datagram].concat();
         self.connection.send_datagram(datagram.into()).unwrap();
     }
 
-    async fn receive(&self) -> Bytes {
+    pub(crate) async fn receive(&self) -> Bytes {
         let mut datagram = self.connection.read_datagram().await.unwrap();
         assert_eq!(
             VarInt::decode(&mut datagram).unwrap().into_inner(),
@@ -156,7 +156,7 @@ impl Client {
         datagram
     }
 
-    async fn leave(self) {
+    pub(crate) async fn leave(self) {
         self.endpoint.close(0x100u32.into(), b"");
         self.endpoint.wait_idle().await;
     }

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use quinn_proto::{ConnectionId, TokenStore};
+use quinn_proto::{ConnectionId, TokenMemoryCache, TokenStore};
 
 use super::TransportConfig;
 use super::endpoint::QUIC_V1;
+use super::tokens::Fitting;
 use super::transport::Additions;
 use crate::{crypto, tls};
 
@@ -30,12 +31,14 @@ impl ClientConfig {
         let (transport, additions) = TransportConfig::default().parts();
         let mut inner = quinn_proto::ClientConfig::new(crypto);
         inner.transport_config(transport);
-        Self {
+        let mut this = Self {
             inner,
             dst_cids: Arc::new(random_cid),
             version: QUIC_V1,
             additions,
-        }
+        };
+        this.token_store(Arc::new(TokenMemoryCache::default()));
+        this
     }
 
     /// Trust servers whose certificates are signed by one of `roots`.
@@ -75,6 +78,7 @@ impl ClientConfig {
             additions,
         };
         this.inner.transport_config(transport);
+        this.token_store(Arc::new(TokenMemoryCache::default()));
         Ok(this)
     }
 
@@ -87,9 +91,10 @@ impl ClientConfig {
     }
 
     /// Where to keep the tokens by which servers know us again (RFC 9000 section 8.1.3), so that
-    /// they need no Retry. Default: in memory, for 256 servers.
+    /// they need no Retry. Default: in memory, for 256 servers. Tokens of more than 512 bytes, which
+    /// leave too little room in a first packet, are neither kept nor used.
     pub fn token_store(&mut self, store: Arc<dyn TokenStore>) -> &mut Self {
-        self.inner.token_store(store);
+        self.inner.token_store(Arc::new(Fitting(store)));
         self
     }
 

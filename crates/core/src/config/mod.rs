@@ -3,6 +3,7 @@
 mod client;
 mod endpoint;
 mod server;
+mod tokens;
 mod transport;
 
 pub use client::ClientConfig;

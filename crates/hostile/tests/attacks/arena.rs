@@ -5,21 +5,24 @@
 //! every attack; the script asserts what is particular to its own.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
+use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::join;
 use polyquic_core::{EndpointStats, ServerConfig, TransportConfig, rustls};
-use polyquic_endpoint::{Connecting, Connection, Endpoint};
+use polyquic_endpoint::{Connecting, Connection, Endpoint, Incoming};
 use polyquic_hostile::{Params, Peer};
 use polyquic_testkit::fixtures::{
     Certificates, client_config, client_tls, server_config, server_tls,
 };
 use polyquic_testkit::tools::{check_echo, pattern};
 
-use crate::heap::live_bytes;
+use crate::heap::{Work, allocated, live_bytes};
 use crate::net::{Socket, World};
 
 /// How long the innocent transfer may take, in percent of its time without an attack.
@@ -36,6 +39,34 @@ const USUAL_HEAP_BYTES: isize = 400_000;
 /// the application, and flushes; now and then a timer.
 const POLLS_FOR_DATAGRAM: u64 = 6;
 
+/// What a datagram may cost, all parties together but the attackers: measured, about three allocations,
+/// the network's included.
+const USUAL_WORK: Work = Work {
+    allocations: 5,
+    bytes: 5_000,
+};
+
+/// The same for what attackers do once: a few handshakes, and what follows them.
+const BEYOND: Work = Work {
+    allocations: 4_000,
+    bytes: 3_000_000,
+};
+
+/// How much may be alive that was not before, a minute after the attack: room in tables that have grown,
+/// and for each address of an attacker what the arena itself knows of it. A connection is 20 times that.
+const LEFT_BYTES: isize = 250_000;
+const LEFT_FOR_ADDRESS_BYTES: isize = 1_500;
+
+/// Between samples, while there is an innocent transfer, and afterwards.
+const BUSY_SAMPLE: Duration = Duration::from_millis(1);
+const IDLE_SAMPLE: Duration = Duration::from_millis(10);
+
+/// More are not taken: room for them is made before anything is counted.
+const MAX_SAMPLES: usize = 20_000;
+
+/// How far the same moment may be apart in two runs, besides what the transfer is late.
+const APART: Duration = Duration::from_millis(20);
+
 /// Where everybody is who is not an attacker.
 const PORT: u16 = 443;
 
@@ -48,6 +79,8 @@ pub(crate) enum App {
     Sleep,
     /// It has addresses proved first, and then echoes.
     Retry,
+    /// It does not decide about attackers; their attempts are in [`Arena::undecided`].
+    Hoard,
 }
 
 /// What an attack is allowed.
@@ -58,6 +91,8 @@ pub(crate) struct Terms {
     pub(crate) percent: u32,
     /// Datagrams that attackers may be sent for each of theirs, beyond 50 altogether.
     pub(crate) answers: f64,
+    /// What a datagram of an attacker may cost.
+    pub(crate) work: Work,
     pub(crate) app: App,
     pub(crate) transport: fn(&mut TransportConfig),
     pub(crate) server: fn(&mut ServerConfig),
@@ -69,6 +104,7 @@ impl Default for Terms {
             heap: USUAL_HEAP_BYTES,
             percent: USUAL_PERCENT,
             answers: 1.5,
+            work: USUAL_WORK,
             app: App::Echo,
             transport: |_| {},
             server: |_| {},
@@ -85,7 +121,12 @@ pub(crate) struct Arena {
     pub(crate) client: Endpoint,
     attackers: RefCell<Vec<SocketAddr>>,
     names: Cell<u32>,
-    peak: Cell<isize>,
+    /// Bytes alive, by time since the transfer began.
+    samples: RefCell<Vec<(Duration, isize)>>,
+    begun: Cell<Duration>,
+    transferring: Cell<bool>,
+    /// Attempts of attackers that [`App::Hoard`] has heard of.
+    pub(crate) undecided: Rc<RefCell<Vec<Incoming>>>,
 }
 
 impl Arena {
@@ -99,7 +140,8 @@ impl Arena {
         let server = Endpoint::server(&world.server, config, world.server.addr(PORT)).unwrap();
         let mut client = Endpoint::client(&world.client, world.client.addr(PORT)).unwrap();
         client.set_default_client_config(client_config(client_tls(None)));
-        let serve = serve(world.clone(), server.clone(), terms.app);
+        let undecided = Rc::<RefCell<Vec<Incoming>>>::default();
+        let serve = serve(world.clone(), server.clone(), terms.app, undecided.clone());
         world.server.spawn(serve);
         Self {
             world,
@@ -107,7 +149,17 @@ impl Arena {
             client,
             attackers: RefCell::default(),
             names: Cell::new(0),
-            peak: Cell::new(isize::MIN),
+            samples: RefCell::new(Vec::with_capacity(MAX_SAMPLES)),
+            begun: Cell::default(),
+            transferring: Cell::new(true),
+            undecided,
+        }
+    }
+
+    /// Wait until the innocent transfer is over, and nothing is left of its connection.
+    pub(crate) async fn alone(&self) {
+        while self.transferring.get() || self.server.open_connections() > 0 {
+            self.world.sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -139,11 +191,25 @@ impl Arena {
         self.stranger_as(tls, &Params::default())
     }
 
+    /// A client that makes up this id for the server.
+    pub(crate) fn stranger_who_names(&self, dcid: &[u8]) -> Evil<'_> {
+        self.stranger_named(Arc::new(client_tls(None)), &Params::default(), dcid)
+    }
+
     fn stranger_as(&self, tls: Arc<rustls::ClientConfig>, params: &Params) -> Evil<'_> {
-        let addr = self.address();
         let name = self.name().to_be_bytes();
         let dcid = [&b"evil"[..], &name[..], &name].concat();
-        let peer = Peer::client(tls, "localhost", &[9; 8], &dcid, params);
+        self.stranger_named(tls, params, &dcid)
+    }
+
+    fn stranger_named(
+        &self,
+        tls: Arc<rustls::ClientConfig>,
+        params: &Params,
+        dcid: &[u8],
+    ) -> Evil<'_> {
+        let addr = self.address();
+        let peer = Peer::client(tls, "localhost", &[9; 8], dcid, params);
         Evil {
             arena: self,
             socket: self.world.evil_socket(addr),
@@ -207,14 +273,29 @@ impl Arena {
         self.world.client.addr(PORT)
     }
 
+    /// Put what a peer has said on the wire, in the name of `from`.
+    pub(crate) fn say_as(&self, from: SocketAddr, peer: &mut Peer) {
+        while let Some(datagram) = peer.poll_transmit() {
+            self.world.send(from, self.server_addr(), &datagram);
+        }
+    }
+
     pub(crate) fn stats(&self) -> EndpointStats {
         self.server.stats()
     }
 
     /// Note how many bytes are alive at the ends of the network.
-    fn sample(&self) {
+    pub(crate) fn sample(&self) {
         let live = live_bytes() - self.world.under_way_bytes() as isize;
-        self.peak.set(self.peak.get().max(live));
+        let at = self.world.elapsed() - self.begun.get();
+        let mut samples = self.samples.borrow_mut();
+        match samples.last_mut() {
+            Some(last) if last.0 == at => last.1 = last.1.max(live),
+            _ => {
+                assert!(samples.len() < MAX_SAMPLES, "the attack takes too long");
+                samples.push((at, live));
+            }
+        }
     }
 
     /// Datagrams and bytes from the attackers, and to them.
@@ -235,8 +316,12 @@ impl Arena {
     }
 }
 
-async fn serve(world: World, server: Endpoint, app: App) {
+async fn serve(world: World, server: Endpoint, app: App, undecided: Rc<RefCell<Vec<Incoming>>>) {
     while let Some(incoming) = server.accept().await {
+        if app == App::Hoard && incoming.remote_address() != world.client.addr(PORT) {
+            undecided.borrow_mut().push(incoming);
+            continue;
+        }
         if app == App::Retry && !incoming.remote_address_validated() {
             let _ = incoming.retry();
             continue;
@@ -273,10 +358,27 @@ async fn innocent(arena: &Arena, sizes: &[usize]) -> Duration {
     took
 }
 
+/// Run a future, and add what it allocates itself to `own`.
+async fn apart<T>(future: impl Future<Output = T>, own: &Cell<Work>) -> T {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let before = allocated();
+        let polled = future.as_mut().poll(cx);
+        own.set(own.get() + (allocated() - before));
+        polled
+    })
+    .await
+}
+
 struct Run {
     took: Duration,
-    grew: isize,
+    /// Bytes alive beyond those at the beginning, by time since then.
+    grew: Vec<(Duration, isize)>,
+    /// The same a minute after everything.
+    left: isize,
     polls: u64,
+    /// Without what scripts allocate themselves.
+    work: Work,
 }
 
 fn run(terms: &Terms, script: impl AsyncFn(&Arena), check: impl FnOnce(&Arena)) -> Run {
@@ -284,48 +386,97 @@ fn run(terms: &Terms, script: impl AsyncFn(&Arena), check: impl FnOnce(&Arena)) 
     arena.world.clone().run(async {
         // What is made once and kept.
         innocent(&arena, &[100]).await;
+        arena.begun.set(arena.world.elapsed());
         let before = live_bytes();
         let polls = arena.world.polls();
-        // At the same moments with and without an attack, which samples in addition.
-        let transferring = Cell::new(true);
+        let (work, own) = (allocated(), Cell::default());
+        let attacking = Cell::new(true);
         let sampling = async {
-            while transferring.get() {
+            while arena.transferring.get() || attacking.get() {
                 arena.sample();
-                arena.world.sleep(Duration::from_millis(1)).await;
+                let pause = match arena.transferring.get() {
+                    true => BUSY_SAMPLE,
+                    false => IDLE_SAMPLE,
+                };
+                arena.world.sleep(pause).await;
             }
         };
         let transfer = async {
             let took = innocent(&arena, &INNOCENT_BYTES).await;
-            transferring.set(false);
+            arena.transferring.set(false);
             took
         };
-        let (took, (), ()) = join!(transfer, sampling, script(&arena));
+        let scripted = async {
+            script(&arena).await;
+            attacking.set(false);
+        };
+        let (took, (), ()) = join!(transfer, apart(sampling, &own), apart(scripted, &own));
         let polls = arena.world.polls() - polls;
+        let work = allocated() - work - own.get();
         // The endpoint is of use afterwards.
         innocent(&arena, &[10_000]).await;
         check(&arena);
+        // Whatever waits for a timeout is over by then.
+        arena.world.sleep(Duration::from_secs(60)).await;
+        let samples = arena.samples.borrow();
         Run {
             took,
-            grew: arena.peak.get() - before,
+            grew: samples.iter().map(|it| (it.0, it.1 - before)).collect(),
+            left: live_bytes() - before,
             polls,
+            work,
         }
     })
 }
 
+impl Run {
+    /// What was alive around some moment of a run that is a little slower.
+    fn alive_around(&self, at: Duration, percent: u32) -> isize {
+        let (from, to) = ((at * 100 / percent).saturating_sub(APART), at + APART);
+        let around = self.grew.iter().filter(|it| from <= it.0 && it.0 <= to);
+        let resting = self.grew.last().expect("there is a sample").1;
+        around.map(|it| it.1).max().unwrap_or(resting)
+    }
+}
+
+/// What an attack cost those who were attacked.
+pub(crate) struct Cost {
+    datagrams: u64,
+    work: Work,
+}
+
+/// Run an attack of two lengths: what it costs more when it is longer grows no faster than the datagrams.
+pub(crate) fn costs_the_same_however_long(attack: impl Fn(u64) -> Cost) {
+    let (short, long) = (attack(20), attack(80));
+    let datagrams = long.datagrams - short.datagrams;
+    let more = long.work - short.work;
+    println!("{more:?} for {datagrams} datagrams more");
+    assert!(more.allocations <= 3 * datagrams && more.bytes <= 4_000 * datagrams);
+}
+
 /// Run `script` against the arena, and check what must hold whatever it does.
-pub(crate) fn attack(terms: &Terms, script: impl AsyncFn(&Arena)) {
-    let control = run(terms, async |_| {}, |_| {});
-    let mut sent = 0;
+pub(crate) fn attack(terms: &Terms, script: impl AsyncFn(&Arena)) -> Cost {
+    // Until nothing of the transfer is left.
+    let rest = async |arena: &Arena| arena.world.sleep(Duration::from_secs(10)).await;
+    let control = run(terms, rest, |_| {});
+    let (mut sent, mut addresses) = (0, 0);
     let attacked = run(terms, script, |arena| {
         let [(from, from_bytes), (to, to_bytes)] = arena.attack_traffic();
         println!("attackers sent {from} datagrams ({from_bytes} B), got {to} ({to_bytes} B)");
         let allowed = 50 + (from as f64 * terms.answers) as u64;
         assert!(to <= allowed, "{to} answers to {from} datagrams");
-        sent = from;
+        sent = arena.world.evil_datagrams();
+        addresses = arena.attackers.borrow().len() as isize;
     });
+    let more = (attacked.grew.iter())
+        .map(|(at, grew)| (grew - control.alive_around(*at, terms.percent), *at))
+        .max();
+    let (more, at) = more.expect("there is a sample");
+    let work = attacked.work - control.work;
+    let left = attacked.left - control.left;
     println!(
-        "innocent: {:?} against {:?}; heap {} against {} bytes; {} against {} polls",
-        attacked.took, control.took, attacked.grew, control.grew, attacked.polls, control.polls
+        "innocent: {:?} against {:?}; {more} bytes more at {at:?}, {left} at last; {} against {} polls; {work:?}",
+        attacked.took, control.took, attacked.polls, control.polls
     );
     assert!(
         attacked.took * 100 <= control.took * terms.percent,
@@ -333,16 +484,29 @@ pub(crate) fn attack(terms: &Terms, script: impl AsyncFn(&Arena)) {
         attacked.took,
         control.took
     );
-    let more = attacked.grew - control.grew;
     assert!(
         more <= terms.heap,
-        "{more} bytes more are alive than without the attack"
+        "{more} bytes more are alive than without the attack, at {at:?}"
+    );
+    assert!(
+        left <= LEFT_BYTES + addresses * LEFT_FOR_ADDRESS_BYTES,
+        "{left} bytes are left of the attack"
     );
     let polls = attacked.polls.saturating_sub(control.polls);
     assert!(
         polls <= 500 + sent * POLLS_FOR_DATAGRAM,
         "{polls} polls more for {sent} datagrams"
     );
+    let allowed = |beyond, each| beyond + sent * each;
+    assert!(
+        work.allocations <= allowed(BEYOND.allocations, terms.work.allocations)
+            && work.bytes <= allowed(BEYOND.bytes, terms.work.bytes),
+        "{work:?} more for {sent} datagrams"
+    );
+    Cost {
+        datagrams: sent,
+        work,
+    }
 }
 
 /// An attacker: a peer on a socket. Whatever a [`Peer`] does, it does.

@@ -115,19 +115,33 @@ fn retry_is_followed_once() {
     });
 }
 
-/// A token that leaves no room in an Initial packet.
+/// A token that leaves no room in an Initial packet ends the attempt; any other is sent back.
 #[test]
-fn retry_token_that_does_not_fit_ends_the_attempt_at_worst() {
+fn retry_token_that_does_not_fit_ends_the_attempt() {
     let tls = server_tls(&Certificates::get().server, false);
     let crypto = polyquic_core::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
     attack(&Terms::default(), async |arena| {
-        for len in [900, 1100, 1130, 1150, 1170, 1190, 1200, 1300] {
+        for len in [900, 1060, 1070, 1100, 1130, 1150, 1170, 1190, 1200, 1300] {
             let (mut evil, connecting) = silent(arena).await;
             let (odcid, dcid) = (evil.original_dcid().to_vec(), evil.remote_cid().to_vec());
-            let large = retry(&crypto, &odcid, &dcid, &[5; 8], &vec![1; len]);
-            evil.send_datagram(large);
-            evil.run(40).await;
-            drop(connecting);
+            let token = vec![1; len];
+            let before = evil.counters().datagrams_in;
+            evil.send_datagram(retry(&crypto, &odcid, &dcid, &[5; 8], &token));
+            evil.run(20).await;
+            let answered = evil.counters().datagrams_in > before;
+            // What is left of 1200 bytes has to hold a frame.
+            assert_eq!(answered, len <= 1130, "{len}");
+            if answered {
+                assert_eq!(evil.heard_token(), token);
+                drop(connecting);
+            } else {
+                match connecting.await.map(drop).unwrap_err() {
+                    ConnectionError::TransportError(error) => {
+                        assert_eq!(u64::from(error.code), PROTOCOL_VIOLATION);
+                    }
+                    other => panic!("{other}"),
+                }
+            }
             evil.run(20).await;
         }
     });
@@ -145,6 +159,29 @@ fn new_tokens_without_end_are_not_kept() {
             }
         }
         evil.still_open().await;
+    });
+}
+
+/// Tokens that leave no room in a first packet are not used: the next attempt is one like any other.
+#[test]
+fn tokens_that_would_fill_the_next_first_packet_are_not_used() {
+    attack(&Terms::default(), async |arena| {
+        for len in [700, 1080, 1090, 1150, 1200, 1300] {
+            let (mut evil, _connection) = arena.lure().await;
+            // As many as are kept for a name.
+            for _ in 0..2 {
+                evil.send([Frame::NewToken(vec![1; len])]);
+            }
+            evil.still_open().await;
+            let (mut next, connecting) = arena.lure_with(&Params::default());
+            next.run(20).await;
+            assert!(
+                next.heard_token().len() < 512,
+                "{}",
+                next.heard_token().len()
+            );
+            let _connection = connecting.await.expect("the next server is not to blame");
+        }
     });
 }
 

@@ -3,6 +3,7 @@
 //! See `docs/TESTING.md` for the list, and [`arena::attack`] for what every one of them asserts.
 
 mod arena;
+mod attempts;
 mod client;
 mod floods;
 mod frames;

@@ -26,6 +26,8 @@ struct Wire {
     /// By sender and receiver.
     traffic: BTreeMap<(SocketAddr, SocketAddr), Traffic>,
     under_way_bytes: usize,
+    /// Datagrams that attackers sent, in whosever name.
+    evil_datagrams: u64,
     sleeps: u64,
     tap: Option<(SocketAddr, SocketAddr)>,
     overheard: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
@@ -55,10 +57,12 @@ impl World {
             let access = host.access();
             access.set_up(Link::new().delay(LATENCY));
             let sent = wire.clone();
+            let is_evil = host.ip() == evil.ip();
             access.filter_up(move |packet| {
+                let mut wire = sent.borrow_mut();
+                wire.evil_datagrams += u64::from(is_evil);
                 // Datagrams to addresses that nobody has arrive nowhere.
-                sent.borrow_mut()
-                    .sent(packet, known.contains(&packet.dst.ip()));
+                wire.sent(packet, known.contains(&packet.dst.ip()));
                 Verdict::Pass
             });
             let arrived = wire.clone();
@@ -119,6 +123,11 @@ impl World {
     pub(crate) fn traffic(&self, from: SocketAddr, to: SocketAddr) -> Traffic {
         let wire = self.wire.borrow();
         wire.traffic.get(&(from, to)).copied().unwrap_or_default()
+    }
+
+    /// Datagrams that attackers sent, in whosever name.
+    pub(crate) fn evil_datagrams(&self) -> u64 {
+        self.wire.borrow().evil_datagrams
     }
 
     /// Bytes of datagrams that are on the wire.
