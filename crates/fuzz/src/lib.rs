@@ -17,6 +17,7 @@ mod files;
 mod host;
 mod model;
 mod plain;
+mod relay;
 mod runtime;
 mod seeds;
 mod streams;
@@ -29,6 +30,7 @@ pub use connection::connection;
 pub use connection_ids::connection_ids;
 pub use endpoint::endpoint;
 pub use files::files;
+pub use relay::relay;
 pub use seeds::seeds;
 pub use streams::streams;
 pub use tokens::tokens;
@@ -44,6 +46,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("connection_ids", connection_ids),
     ("endpoint", endpoint),
     ("files", files),
+    ("relay", relay),
     ("streams", streams),
     ("tokens", tokens),
     ("transport_parameters", transport_parameters),

@@ -50,7 +50,7 @@ macro_rules! replays {
 }
 
 replays! {
-    connection connection_ids endpoint files streams tokens transport_parameters urls
+    connection connection_ids endpoint files relay streams tokens transport_parameters urls
 }
 
 #[test]
