@@ -59,10 +59,11 @@ pub(super) fn find(install: bool) -> Result<Toolchain> {
         }
         present()
     };
-    if install && !has_target(TARGET) {
-        if let Some(toolchain) = note(add_target(TARGET)) {
-            return Ok(toolchain);
-        }
+    if install
+        && !has_target(TARGET)
+        && let Some(toolchain) = note(add_target(TARGET))
+    {
+        return Ok(toolchain);
     }
     if install && can_apt() {
         // With the target, all that can be missing is what compiles the C.
