@@ -90,7 +90,7 @@ pub(crate) fn show(command: &Command) -> String {
 }
 
 /// A command in a message about it: what is longer than a path or two is not repeated.
-fn name(command: &Command) -> String {
+pub(crate) fn name(command: &Command) -> String {
     let words: Vec<_> = show(command)
         .split(' ')
         .map(|word| match word.char_indices().nth(LONGEST_WORD_SHOWN) {

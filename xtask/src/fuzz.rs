@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::command;
+use crate::{command, patience};
 
 const HELP: &str = "\
 Runs the fuzz targets of crates/fuzz with libFuzzer, which begins with crates/fuzz/corpus.
@@ -24,6 +24,9 @@ usage: cargo xtask fuzz [TARGET...] [options]
   --coverage     also print the share of edges that each target reached, and in the end the lines
                  that the replayed corpora reach; the latter needs rustc's LLVM (apt-get install llvm-22)
 ";
+
+/// What is installed where there is none.
+const CARGO_FUZZ: &str = "cargo-fuzz@0.13.2";
 
 /// What a corpus may take in the repository, in bytes per target.
 const MAX_CORPUS_BYTES: u64 = 110_000;
@@ -141,8 +144,12 @@ fn need_cargo_fuzz() -> Result<()> {
         .stderr(Stdio::null())
         .status()?;
     if !installed.success() {
-        println!("cargo-fuzz is not installed: cargo install cargo-fuzz --locked (half a minute)");
-        command::run(command::cargo(&["install", "cargo-fuzz", "--locked"])?)?;
+        let install = ["install", CARGO_FUZZ, "--locked"];
+        println!(
+            "cargo-fuzz is not installed: cargo {} (half a minute)",
+            install.join(" ")
+        );
+        patience::retry("cargo-fuzz", || command::run(command::cargo(&install)?))?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ mod demo;
 mod fuzz;
 mod icount;
 mod metadata;
+mod patience;
 mod schedules;
 mod sim;
 mod test;

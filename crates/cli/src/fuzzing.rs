@@ -2,11 +2,18 @@
 #![allow(missing_docs)]
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::io::Cursor;
 use polyquic::TokenStore;
+use web_transport_proto::{Capsule, ConnectRequest};
 
+use crate::relay::allow::{Allow, Target};
+use crate::relay::http;
 use crate::sandbox::Sandbox;
 use crate::sessions::SessionCache;
 use crate::tls::{ClientTls, Trust};
@@ -84,4 +91,76 @@ pub fn use_sessions(cache: &Path, ca: &Path, url: &str) -> Result<(), String> {
         .attach(&mut tls, &url, &trust.fingerprint)
         .map_err(told)?;
     cache.save().map_err(told)
+}
+
+/// What a request to the relay asks for.
+pub enum Asked {
+    /// It is not complete.
+    Nothing,
+    Refused {
+        status: &'static str,
+        reason: String,
+    },
+    File {
+        path: String,
+    },
+    Socket {
+        target: Option<String>,
+        rest: Vec<u8>,
+    },
+}
+
+pub fn relay_request(request: &[u8]) -> Asked {
+    let mut io = Cursor::new(request.to_vec());
+    let asked = http::read_request(&mut io).now_or_never();
+    match asked.expect("memory makes nobody wait") {
+        Ok(http::Asked::Socket { target, rest, .. }) => {
+            // The relay reads a little at a time, and the rest from the connection.
+            let read = io.position() as usize;
+            Asked::Socket {
+                target,
+                rest: [&rest, &request[read..]].concat(),
+            }
+        }
+        Ok(http::Asked::File { path, hosts }) => {
+            for host in &hosts {
+                let _ = http::is_loopback(host);
+            }
+            Asked::File { path }
+        }
+        Err(http::Bad::Status(status, reason)) => Asked::Refused { status, reason },
+        Err(http::Bad::Lost) => Asked::Nothing,
+    }
+}
+
+/// What WebTransport makes of a request.
+pub fn relay_session(request: &[u8]) {
+    let _ = ConnectRequest::decode(&mut &*request);
+}
+
+/// And of what comes after it.
+pub fn relay_capsule(bytes: &[u8]) {
+    let _ = Capsule::decode(&mut Bytes::copy_from_slice(bytes));
+}
+
+/// Host and port of a target.
+pub fn relay_target(text: &str) -> Result<(String, u16), String> {
+    let target: Target = text.parse()?;
+    Ok((target.host, target.port))
+}
+
+/// What a relay allows.
+pub struct Rules(Allow);
+
+impl Rules {
+    pub fn parse<'a>(rules: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
+        let rules: Result<Vec<_>, _> = rules.into_iter().map(str::parse).collect();
+        Ok(Self(Allow::new(&rules?)))
+    }
+
+    /// Whether datagrams may be sent to an address that the target led to.
+    pub fn permits(&self, target: &str, address: SocketAddr) -> bool {
+        let target = target.parse::<Target>();
+        target.is_ok_and(|target| self.0.permits(&target, address))
+    }
 }

@@ -18,6 +18,7 @@ mod files;
 mod host;
 mod model;
 mod plain;
+mod relay;
 mod runtime;
 mod seeds;
 mod streams;
@@ -31,6 +32,7 @@ pub use connection::connection;
 pub use connection_ids::connection_ids;
 pub use endpoint::endpoint;
 pub use files::files;
+pub use relay::relay;
 pub use seeds::seeds;
 pub use streams::streams;
 pub use tokens::tokens;
@@ -47,6 +49,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("connection_ids", connection_ids),
     ("endpoint", endpoint),
     ("files", files),
+    ("relay", relay),
     ("streams", streams),
     ("tokens", tokens),
     ("transport_parameters", transport_parameters),

@@ -130,6 +130,31 @@ pub fn seeds(target: &str) -> Vec<(&'static str, Vec<u8>)> {
                 [&[1, 13, 49][..], &[1; 24], &[8], &[2; 8], &[3; 16]].concat(),
             ),
         ],
+        "relay" => [
+            ("ipv6", &b"%5B::1%5D:44"[..]),
+            ("name", b"Host.Example.:443"),
+            ("private", b"10.0.0.1:4433"),
+            ("mapped", b"[::ffff:10.0.0.1]:443"),
+            ("rule", b"[fd00::/8]:*"),
+            ("network", b"10.0.0.0/8:4433"),
+            ("file", b"GET /a?b HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+            ("post", b"POST / HTTP/1.1\r\n\r\n"),
+            (
+                "number",
+                &[0x11, 0x51, 10, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+            ),
+            (
+                "session",
+                &[
+                    1, 21, 0, 0, 0xd1, 0xd7, 0x50, 1, b'h', 0x51, 4, b'/', b'u', b'd', b'p', 0xc1,
+                    0xd7, 0x50, 1, b'x', 0xc1,
+                ],
+            ),
+            ("capsule", &[0x68, 0x43, 5, 0, 0, 0, 1, b'x']),
+        ]
+        .into_iter()
+        .map(|(name, data)| (name, data.to_vec()))
+        .collect(),
         "urls" => [
             "https://[::1]:4433/d/%2e%2e/s?q#f",
             "GET /d/../../s\r\n",

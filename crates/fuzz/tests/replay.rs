@@ -50,7 +50,7 @@ macro_rules! replays {
 }
 
 replays! {
-    client connection connection_ids endpoint files streams tokens transport_parameters urls
+    client connection connection_ids endpoint files relay streams tokens transport_parameters urls
 }
 
 #[test]

@@ -2,25 +2,24 @@
 
 use std::{
     env, fs,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use super::{copy, npm, toolchain};
 use crate::command;
-
-/// Drives the browser in tests. It downloads none itself.
-const PLAYWRIGHT: &str = "playwright-core@1.65.1";
 
 /// What distributions call it.
 const BROWSERS: &[&str] = &["chromium", "chromium-browser", "google-chrome"];
 
 /// How long a server may take to start.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Puts the page and the package next to each other, as a server would have them.
 pub(super) fn site(root: &Path, package: &Path) -> Result<PathBuf> {
@@ -64,7 +63,7 @@ fn in_path(names: &[&str]) -> Option<PathBuf> {
 }
 
 fn playwright(root: &Path, install: bool) -> Result<PathBuf> {
-    let modules = npm(&root.join("target/npm-tools"), PLAYWRIGHT, install)?;
+    let modules = npm(root, "playwright", install)?;
     Ok(modules.join("playwright-core/index.mjs"))
 }
 
@@ -121,30 +120,98 @@ impl Server {
         ca: &Path,
         files: Option<&Path>,
     ) -> Result<Self> {
-        // It is how we learn that it has started.
-        let _ = fs::remove_file(ca);
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
-        let address = socket.local_addr()?.to_string();
-        drop(socket);
         let mut command = Command::new(program);
-        command.args(words).args(["--listen", &address, "--ca-out"]);
-        command.arg(ca).args(files).stdout(Stdio::null());
-        let mut child = command.spawn()?;
-        let started = Instant::now();
-        while !ca.exists() {
-            if let Some(status) = child.try_wait()? {
-                bail!("{}: {status}", command::show(&command));
+        command
+            .args(words)
+            .args(["--listen", "127.0.0.1:0", "--ca-out"])
+            .arg(ca)
+            .args(files)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let shown = command::show(&command);
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {shown}"))?;
+        let mut server = Self {
+            child,
+            address: String::new(),
+        };
+        let output = server.child.stdout.take().context("it was piped")?;
+        let (told, address) = mpsc::channel();
+        thread::spawn(move || {
+            // To the end, lest it waits for somebody to read.
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if let Some(address) = listening(&line) {
+                    let _ = told.send(address.to_owned());
+                }
             }
-            ensure!(started.elapsed() < START_LIMIT, "it does not start");
-            thread::sleep(Duration::from_millis(50));
-        }
-        Ok(Self { child, address })
+        });
+        server.address = match address.recv_timeout(START_LIMIT) {
+            Ok(address) => address,
+            Err(RecvTimeoutError::Timeout) => {
+                bail!(
+                    "{shown} does not listen after {}",
+                    command::seconds(START_LIMIT)
+                )
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                bail!("{shown} ended before it listened: {}", server.child.wait()?)
+            }
+        };
+        Ok(server)
     }
+}
+
+/// Where a server listens, if `line` says so.
+fn listening(line: &str) -> Option<&str> {
+    line.strip_prefix("listening on ")?.split(' ').next()
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_server_listens_is_read() {
+        let line = "listening on 127.0.0.1:4433 (hq-interop, /files)";
+        assert_eq!(listening(line), Some("127.0.0.1:4433"));
+        assert_eq!(listening("something else"), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_server_says_where_it_listens_and_may_go_on_talking() {
+        let directory = command::root().unwrap().join("target/tmp/wasm-server");
+        fs::create_dir_all(&directory).unwrap();
+        let script = |name: &str, text: &str| {
+            let file = directory.join(name);
+            fs::write(&file, text).unwrap();
+            file
+        };
+        let said = directory.join("said");
+        let _ = fs::remove_file(&said);
+        // More than what a pipe holds, and then a sign that it got so far.
+        let talks = script(
+            "talks",
+            "echo first\necho 'listening on 127.0.0.1:7 (x)'\nseq 100000\necho done >said\nsleep 1000\n",
+        );
+        let shell = |script: &Path| {
+            let script = format!("cd {}; exec sh {}", directory.display(), script.display());
+            Server::start(Path::new("sh"), &["-c", &script], Path::new("ca"), None)
+        };
+        let server = shell(&talks).unwrap();
+        assert_eq!(server.address, "127.0.0.1:7");
+        while !said.exists() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let error = shell(&script("fails", "exit 3\n")).err().unwrap();
+        assert!(error.to_string().contains("exit status: 3"), "{error}");
     }
 }

@@ -2,6 +2,7 @@
 
 mod browser;
 mod imports;
+mod size;
 mod toolchain;
 mod wasi;
 
@@ -9,12 +10,12 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::command;
+use crate::{command, patience};
 
 use toolchain::Toolchain;
 
@@ -34,6 +35,14 @@ const PROFILE: &str = "wasm";
 
 /// Where the demonstration is served.
 const DEMO_ADDRESS: &str = "127.0.0.1:8080";
+
+/// How long npm may take. What it has downloaded by then, it keeps for the next try.
+const NPM_LIMIT: Duration = Duration::from_secs(600);
+
+/// How long the tests of one file may take, for Node limits whole files, too; and all of them. Ten times
+/// what they take on a machine that has nothing else to do.
+const FILE_LIMIT: Duration = Duration::from_secs(600);
+const TESTS_LIMIT: Duration = Duration::from_secs(2400);
 
 struct Options {
     test: bool,
@@ -83,7 +92,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         package.strip_prefix(&root).unwrap_or(&package).display(),
         command::seconds(started.elapsed())
     );
-    report(&package)?;
+    report(&root, &package, toolchain, options.test)?;
     if options.test || options.demo {
         let site = browser::site(&root, &package)?;
         let program = program(&root)?;
@@ -245,32 +254,33 @@ fn version<'a>(lock: &'a str, package: &str) -> Option<&'a str> {
         .strip_suffix('"')
 }
 
-/// Has `package`, a name with its version, in the directory `tools`, which is for it alone; installs it
-/// unless it is there. Says where the modules are.
-fn npm(tools: &Path, package: &str, install: bool) -> Result<PathBuf> {
+/// Has the packages of `xtask/npm/NAME`, each in the version that the lock file has, in a directory for them
+/// alone; installs them unless they are there. Says where the modules are.
+fn npm(root: &Path, name: &str, install: bool) -> Result<PathBuf> {
+    let tools = root.join("target/npm-tools").join(name);
     let modules = tools.join("node_modules");
-    let (name, version) = package.rsplit_once('@').unwrap_or((package, ""));
-    let present = fs::read_to_string(modules.join(name).join("package.json"))
-        .is_ok_and(|it| it.contains(&format!("\"version\": \"{version}\"")));
-    if !present {
-        ensure!(
-            install,
-            "{package} is not in {}: npm install",
-            tools.display()
-        );
-        fs::create_dir_all(tools)?;
-        let mut npm = Command::new("npm");
-        npm.args([
-            "install",
-            "--no-save",
-            "--no-audit",
-            "--no-fund",
-            "--prefix",
-        ])
-        .arg(tools)
-        .arg(package);
-        command::run(npm)?;
+    let wanted = root.join("xtask/npm").join(name);
+    // Copied last, so that what is there is complete.
+    let done = modules.join("installed.json");
+    let lock = fs::read(wanted.join("package-lock.json"))?;
+    if fs::read(&done).is_ok_and(|it| it == lock) {
+        return Ok(modules);
     }
+    ensure!(
+        install,
+        "the packages of {} are not in {}",
+        wanted.display(),
+        tools.display()
+    );
+    copy(&wanted, &tools)?;
+    patience::retry(&format!("{name}, by npm"), || {
+        let mut npm = Command::new("npm");
+        // What is built when it is installed would be one more thing to fail; nothing of it is needed.
+        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .current_dir(&tools);
+        patience::run_within(npm, NPM_LIMIT)
+    })?;
+    fs::write(&done, lock)?;
     Ok(modules)
 }
 
@@ -288,39 +298,21 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Says how large what a browser loads is: the module, and all JavaScript.
-fn report(package: &Path) -> Result<()> {
-    let mut node = Command::new("node");
-    node.arg("--input-type=module")
-        .arg("--eval")
-        .arg(SIZES)
-        .arg(package);
-    if node.status().is_err() {
+/// Says how large what a browser loads is.
+fn report(root: &Path, package: &Path, toolchain: Toolchain, test: bool) -> Result<()> {
+    let Some(loaded) = size::Loaded::of(package)? else {
         let bytes = fs::metadata(package.join("wasm/polyquic_bg.wasm"))?.len();
         println!("the module has {bytes} bytes (with Node, this would say more)");
+        return Ok(());
+    };
+    loaded.print();
+    loaded.check_budget()?;
+    // Another compiler makes another size, and who only builds may be about to change it.
+    if test && toolchain == Toolchain::Ours {
+        loaded.check_told(root)?;
     }
     Ok(())
 }
-
-const SIZES: &str = r#"
-import { readFileSync, readdirSync } from 'node:fs';
-import { brotliCompressSync, gzipSync } from 'node:zlib';
-const directory = process.argv[1];
-const browser = ['browser.js', 'connection.js', 'errors.js', 'streams.js',
-  'transports/relay.js', 'transports/websocket.js', 'transports/webtransport.js',
-  'wasm/polyquic.js'];
-const row = (name, files) => {
-  const all = files.map((file) => readFileSync(`${directory}/${file}`));
-  const sum = (size) => all.map(size).reduce((a, b) => a + b);
-  const kb = (bytes) => `${(bytes / 1000).toFixed(1)} KB`.padStart(12);
-  console.log(name.padEnd(12) + kb(sum((it) => it.length)) +
-    kb(sum((it) => gzipSync(it, { level: 9 }).length)) + kb(sum((it) => brotliCompressSync(it).length)));
-};
-console.log(''.padEnd(12) + ['raw', 'gzip', 'brotli'].map((it) => it.padStart(12)).join(''));
-row('WebAssembly', ['wasm/polyquic_bg.wasm']);
-row('JavaScript', browser);
-row('together', ['wasm/polyquic_bg.wasm', ...browser]);
-"#;
 
 /// What the tests are about.
 struct Tested {
@@ -356,8 +348,9 @@ fn test(root: &Path, tested: &Tested, options: &Options) -> Result<()> {
         .args(["--test-reporter", "spec"])
         // Some transfer much, and each has a time limit: they should not slow each other down.
         .args(["--test-concurrency", "1"])
+        .arg(format!("--test-timeout={}", FILE_LIMIT.as_millis()))
         .args(&options.rest);
-    command::run(node).context("tests of the JavaScript package")
+    patience::run_within(node, TESTS_LIMIT).context("tests of the JavaScript package")
 }
 
 #[cfg(test)]

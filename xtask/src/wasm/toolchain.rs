@@ -4,13 +4,12 @@ use std::{
     env, fmt,
     path::Path,
     process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::command;
+use crate::{command, patience};
 
 pub(super) const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -53,23 +52,34 @@ pub(super) fn find(install: bool) -> Result<Toolchain> {
     if let Some(toolchain) = present() {
         return Ok(toolchain);
     }
-    if install && !has_target(TARGET) {
-        add_target(TARGET);
-        if let Some(toolchain) = present() {
-            return Ok(toolchain);
+    let mut failures = String::new();
+    let mut note = |done: Result<()>| {
+        if let Err(error) = done {
+            failures += &format!("\n{error:#}");
         }
-    }
+        present()
+    };
     if install
-        && can_apt()
-        && apt_install(PACKAGES).is_ok()
-        && let Some(toolchain) = present()
+        && !has_target(TARGET)
+        && let Some(toolchain) = note(add_target(TARGET))
     {
         return Ok(toolchain);
+    }
+    if install && can_apt() {
+        // With the target, all that can be missing is what compiles the C.
+        let packages = if has_target(TARGET) {
+            &["clang"]
+        } else {
+            PACKAGES
+        };
+        if let Some(toolchain) = note(apt_install(packages)) {
+            return Ok(toolchain);
+        }
     }
     bail!(
         "nothing here compiles for {TARGET}. Either\n\n    rustup target add {TARGET}\n\n\
          and clang (for the C in ring), or on Debian\n\n    \
-         apt-get install --no-install-recommends {}\n",
+         apt-get install --no-install-recommends {}\n{failures}",
         PACKAGES.join(" ")
     )
 }
@@ -102,23 +112,23 @@ fn debian_has_sources() -> bool {
     })
 }
 
-/// Asks rustup for `target`. A machine without a way to its servers may have it wait for them forever.
-pub(super) fn add_target(target: &str) {
-    let mut rustup = Command::new("rustup");
-    rustup.args(["target", "add", target]).stdin(Stdio::null());
-    let Ok(mut child) = rustup.spawn() else {
-        return;
-    };
-    let started = Instant::now();
-    while started.elapsed() < RUSTUP_LIMIT {
-        if !matches!(child.try_wait(), Ok(None)) {
-            return;
-        }
-        thread::sleep(Duration::from_millis(100));
-    }
-    println!("rustup does not get on");
-    let _ = child.kill();
-    let _ = child.wait();
+/// Asks rustup for `target`, unless it is there. A machine without a way to its servers may have it wait
+/// for them forever.
+pub(super) fn add_target(target: &str) -> Result<()> {
+    ensure!(
+        starts("rustup"),
+        "the target {target} is missing, and so is rustup, which would add it"
+    );
+    patience::retry(&format!("the target {target}"), || {
+        let mut rustup = Command::new("rustup");
+        rustup.args(["target", "add", target]);
+        patience::run_within(rustup, RUSTUP_LIMIT)
+    })?;
+    ensure!(
+        has_target(target),
+        "rustup has added {target}, but not to the toolchain that is in use"
+    );
+    Ok(())
 }
 
 pub(super) fn can_apt() -> bool {
@@ -126,20 +136,25 @@ pub(super) fn can_apt() -> bool {
 }
 
 pub(super) fn apt_install(packages: &[&str]) -> Result<()> {
-    let _ = apt(&["update"]);
-    let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
-    arguments.extend(packages);
-    apt(&arguments)
+    patience::retry("packages of the system", || {
+        // What is listed from before may do.
+        let _ = apt(&["update"]);
+        let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+        arguments.extend(packages);
+        apt(&arguments)
+    })
 }
 
 fn apt(arguments: &[&str]) -> Result<()> {
     let mut apt = Command::new("apt-get");
-    apt.args(arguments)
+    // Somebody else may be installing something.
+    apt.args(["-o", "DPkg::Lock::Timeout=300"])
+        .args(arguments)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     println!("$ {}", command::show(&apt));
-    command::run(apt)
+    command::run(apt).context("apt-get")
 }
 
 fn is_root() -> bool {

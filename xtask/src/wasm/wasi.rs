@@ -1,44 +1,57 @@
 //! The same stack on WASI 0.2: a client in Node, which fetches from the native program.
 
-use std::{fs, io, path::Path, process::Command};
+use std::{env, fs, path::Path, process::Command, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{PROFILE, browser::Server, npm, toolchain};
-use crate::command;
+use crate::{command, patience};
 
 const TARGET: &str = "wasm32-wasip2";
 
-/// Runs WASI components in Node, with sockets.
-const RUNTIME: &str = "@bytecodealliance/jco@1.35.0";
+const EXECUTORS: &[&str] = &[
+    "smol",
+    "smol-multi",
+    "tokio",
+    "blocking",
+    #[cfg(target_os = "linux")]
+    "glommio",
+];
 
-const EXECUTORS: &[&str] = &["smol", "tokio", "blocking", "glommio"];
+/// How long a client may take, for which the runtime first compiles it: some seconds.
+const CLIENT_LIMIT: Duration = Duration::from_secs(180);
 
 /// More than what one flow control window holds.
 const FILE_BYTES: usize = 3_000_000;
 
 /// Builds the client and has it fetch a file from `program` on every executor.
 pub(super) fn test(root: &Path, target: &Path, program: &Path, install: bool) -> Result<()> {
-    if !toolchain::has_target(TARGET) && install {
-        toolchain::add_target(TARGET);
-    }
     // Debian has neither its standard library nor the linker that makes components.
-    ensure!(
-        toolchain::has_target(TARGET),
-        "the client on WASI cannot be built: rustup target add {TARGET}"
-    );
+    if !toolchain::has_target(TARGET) {
+        ensure!(
+            install,
+            "the client on WASI cannot be built: rustup target add {TARGET}"
+        );
+        toolchain::add_target(TARGET).with_context(|| {
+            format!("the client on WASI cannot be built: rustup target add {TARGET}")
+        })?;
+    }
     let directory = target.join("wasm");
     let mut cargo = command::cargo(&["build", "--locked", "--package", "polyquic-wasi"])?;
     cargo
         .args(["--profile", PROFILE, "--target", TARGET, "--target-dir"])
-        .arg(&directory)
-        .env("CC_wasm32_wasip2", "clang");
+        .arg(&directory);
+    if env::var_os("CC_wasm32_wasip2").is_none() {
+        let other = env::var_os("CC_wasm32_unknown_unknown");
+        cargo.env("CC_wasm32_wasip2", other.unwrap_or("clang".into()));
+    }
     command::run(cargo)?;
     let client = directory
         .join(TARGET)
         .join(PROFILE)
         .join("polyquic-wasi.wasm");
-    let modules = npm(&target.join("wasi-tools"), RUNTIME, install)?;
+    // Runs components in Node, with sockets.
+    let modules = npm(root, "jco", install)?;
     let runtime = modules.join(".bin/jco");
 
     let files = target.join("wasm/wasi-files");
@@ -64,24 +77,21 @@ pub(super) fn test(root: &Path, target: &Path, program: &Path, install: bool) ->
             run.arg(&server.address).arg(&trusted).arg(path);
             // A file, as the runtime ends before a pipe has taken everything.
             run.stdout(fs::File::create(&got)?);
-            let output = run.output()?;
-            Ok::<_, io::Error>((output, fs::read(&got)?))
+            let (status, said) = patience::errors_within(run, CLIENT_LIMIT)
+                .with_context(|| format!("a client on WASI fetches {path} from {executor}"))?;
+            Ok::<_, anyhow::Error>((status, said, fs::read(&got)?))
         };
-        let (output, bytes) = get("/file.bin")?;
+        let (status, said, bytes) = get("/file.bin")?;
         ensure!(
-            output.status.success() && bytes == file,
-            "a client on WASI got {} bytes of {FILE_BYTES} from {executor}: {}\n{}",
+            status.success() && bytes == file,
+            "a client on WASI got {} bytes of {FILE_BYTES} from {executor}: {status}\n{said}",
             bytes.len(),
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
         );
         println!("a client on WASI has fetched {FILE_BYTES} bytes from {executor}");
-        let (missing, _) = get("/missing")?;
-        let said = String::from_utf8_lossy(&missing.stderr);
+        let (status, said, _) = get("/missing")?;
         ensure!(
-            !missing.status.success() && said.contains("reset"),
-            "there is no such file on {executor}, but: {}\n{said}",
-            missing.status
+            !status.success() && said.contains("reset"),
+            "there is no such file on {executor}, but: {status}\n{said}"
         );
     }
     Ok(())

@@ -185,7 +185,7 @@ impl FromStr for Target {
 
 impl Target {
     /// The address, if it is one and no name.
-    fn address(&self) -> Option<IpAddr> {
+    pub(crate) fn address(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
 }

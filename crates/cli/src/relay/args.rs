@@ -59,7 +59,8 @@ pub(crate) struct RelayArgs {
     #[arg(long, value_name = "ADDR:PORT", requires = "cert")]
     pub(crate) webtransport: Vec<SocketAddr>,
 
-    /// Serve the files of this directory by HTTP on the same port, to everybody
+    /// Serve the files of this directory by HTTP on the same port, to everybody; on a loopback address
+    /// under names of this machine, and of the sites of --origin, only
     #[arg(long, value_name = "DIR")]
     pub(crate) files: Option<PathBuf>,
 
@@ -94,8 +95,8 @@ pub(crate) struct LimitArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) datagram_rate: Option<u64>,
 
-    /// Bytes that may be carried for a client in all, both ways together; then it is cut off
-    /// [default: unlimited]
+    /// Bytes that may come for one connection of a client in all, from it and from its target
+    /// together, dropped or not; then it is cut off [default: unlimited]
     #[arg(long, value_name = "BYTES", value_parser = positive_bytes)]
     pub(crate) max_bytes: Option<u64>,
 

@@ -1,8 +1,8 @@
 //! From a TCP connection to a client, and from its end to a line in the log.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
-use std::pin::Pin;
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,9 +11,10 @@ use async_io::Async;
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::Message;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use futures::future::{Either, select};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, SinkExt};
 use futures_rustls::TlsAcceptor;
-use polyquic::{offload, timeout};
+use polyquic::timeout;
 
 use crate::exec::Native;
 use crate::failure::{io_reason, printable};
@@ -23,6 +24,7 @@ use crate::relay::allow::Target;
 use crate::relay::end::{Counters, End};
 use crate::relay::http::{self, Asked, Bad, Io};
 use crate::relay::limits::{Entered, Full, Leave};
+use crate::relay::lookup::NotFound;
 use crate::relay::pump::{Pump, Wire};
 use crate::relay::udp::{MAX_DATAGRAM_BYTES, Udp};
 
@@ -32,8 +34,8 @@ const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// How long a file may take to be fetched.
 const FILE_LIMIT: Duration = Duration::from_secs(120);
 
-/// How long a client gets to hear why it is over.
-const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
+/// How long a client gets to hear why it is over. A browser on a busy machine takes its time.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(5);
 
 /// How much of what it still sends is read meanwhile.
 const GOODBYE_BYTES: usize = 4 << 20;
@@ -75,6 +77,7 @@ pub(crate) async fn serve<R: Native>(
     relay: Arc<Relay>,
     tcp: Async<TcpStream>,
     peer: SocketAddr,
+    on_loopback: bool,
     _connection: Entered,
 ) {
     // Acknowledgements of QUIC are small and must not wait for company.
@@ -120,7 +123,18 @@ pub(crate) async fn serve<R: Native>(
                 WebSocketStream::from_partially_read(io, rest, Role::Server, Some(config)).await;
             client(&rt, &relay, socket, peer, target, origin).await;
         }
-        Ok(Asked::File(path)) => {
+        // The page of somebody else whose name leads here since a moment ago (DNS rebinding) would read
+        // files that are for this machine only.
+        Ok(Asked::File { hosts, .. })
+            if on_loopback && relay.sandbox.is_some() && !relay.is_here(&hosts) =>
+        {
+            let text =
+                "files are served here under the names of this machine only: localhost, 127.0.0.1";
+            let refusal = http::refuse(&mut io, "421 Misdirected Request", text);
+            let _ = timeout(&rt, GOODBYE_LIMIT, refusal).await;
+            linger(&rt, &mut io).await;
+        }
+        Ok(Asked::File { path, .. }) => {
             let sent = http::send_file(&rt, &mut io, relay.sandbox.as_ref(), &path);
             match timeout(&rt, FILE_LIMIT, sent).await {
                 Ok(Ok(())) => tracing::info!(%peer, "GET {path}"),
@@ -171,7 +185,16 @@ pub(crate) async fn client<R: Native, W: Wire>(
     let end = match enter(relay, peer, origin) {
         Ok(here) => {
             let leave = entered.insert(here).leave.clone();
-            carry(rt, relay, &mut socket, target, leave, &mut counters).await
+            carry(
+                rt,
+                relay,
+                &mut socket,
+                peer.ip(),
+                target,
+                leave,
+                &mut counters,
+            )
+            .await
         }
         Err(end) => end,
     };
@@ -206,6 +229,10 @@ pub(crate) async fn client<R: Native, W: Wire>(
 }
 
 impl<S: Io> Wire for WebSocketStream<S> {
+    fn max_datagram_bytes(&self) -> usize {
+        MAX_DATAGRAM_BYTES
+    }
+
     async fn finish<R: Native>(&mut self, rt: &R) {
         if let Ok(Ok(())) = timeout(rt, GOODBYE_LIMIT, self.get_mut().close()).await {
             linger(rt, self.get_mut()).await;
@@ -234,6 +261,7 @@ async fn carry<R: Native, W: Wire>(
     rt: &R,
     relay: &Relay,
     socket: &mut W,
+    peer: IpAddr,
     target: Option<String>,
     leave: Arc<Leave>,
     counters: &mut Counters,
@@ -242,7 +270,7 @@ async fn carry<R: Native, W: Wire>(
         Ok(target) => target,
         Err(why) => return End::BadTarget(why),
     };
-    let addresses = match find(rt, relay, &target).await {
+    let addresses = match find(rt, relay, peer, &target, &leave).await {
         Ok(addresses) => addresses,
         Err(end) => return end,
     };
@@ -277,19 +305,27 @@ async fn carry<R: Native, W: Wire>(
 }
 
 /// The addresses of `target` that datagrams may be sent to, the best first.
-async fn find<R: Native>(rt: &R, relay: &Relay, target: &Target) -> Result<Vec<SocketAddr>, End> {
+async fn find<R: Native>(
+    rt: &R,
+    relay: &Relay,
+    peer: IpAddr,
+    target: &Target,
+    leave: &Leave,
+) -> Result<Vec<SocketAddr>, End> {
     if !relay.allow.may_resolve(target) {
         return Err(End::NotAllowed(target.clone()));
     }
-    let (host, port) = (target.host.clone(), target.port);
-    // The system's resolver blocks, for as long as it likes.
-    let lookup = offload(rt, move || {
-        (host.as_str(), port)
-            .to_socket_addrs()
-            .map(Iterator::collect::<Vec<_>>)
-    });
-    let why = match timeout(rt, OPEN_LIMIT, async { lookup.await? }).await {
-        Ok(Ok(found)) => {
+    if let Some(ip) = target.address() {
+        // And it is allowed, as that was the question.
+        return Ok(vec![SocketAddr::new(ip, target.port)]);
+    }
+    let looked_up = pin!(relay.lookups.find(rt, peer, &target.host, target.port));
+    let found = match select(looked_up, pin!(leave.wait())).await {
+        Either::Left((found, _)) => found,
+        Either::Right(_) => return Err(End::Leaving),
+    };
+    let why = match found {
+        Ok(found) => {
             let mut allowed = found.clone();
             allowed.retain(|address| relay.allow.permits(target, *address));
             // Both lead to this machine, but older servers listen on IPv4 only.
@@ -302,10 +338,12 @@ async fn find<R: Native>(rt: &R, relay: &Relay, target: &Target) -> Result<Vec<S
             }
             "it has no address".into()
         }
-        Ok(Err(error)) => io_reason(&error)
+        Err(NotFound::Busy) => return Err(End::Lookups),
+        Err(NotFound::Local(error)) => return Err(End::Local(io_reason(&error))),
+        Err(NotFound::Failed(error)) => io_reason(&error)
             .trim_start_matches("failed to lookup address information: ")
             .to_owned(),
-        Err(_) => "no answer in time".into(),
+        Err(NotFound::TimedOut) => "no answer in time".into(),
     };
     // Only names in the rules: clients must not explore the names of a network that is not theirs.
     Err(if relay.allow.names(target) {

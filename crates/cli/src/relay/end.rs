@@ -24,12 +24,14 @@ pub(crate) enum End {
     NotBinary,
     /// Something that is no WebSocket.
     Protocol(String),
-    /// `--max-bytes` were carried.
+    /// `--max-bytes` have come.
     UsedUp,
     /// `--max-clients` are there.
     Clients,
     /// `--max-clients-per-address` are there.
     PerAddress,
+    /// As many names are being looked up as may be.
+    Lookups,
     /// A page of that site may not use this relay.
     Origin(String),
     /// No rule allows it.
@@ -57,6 +59,7 @@ impl End {
             Self::UsedUp => (4429, "used-up"),
             Self::Clients => (4429, "too-many-clients"),
             Self::PerAddress => (4429, "too-many-clients-of-this-address"),
+            Self::Lookups => (4429, "too-many-lookups"),
             Self::Origin(_) => (4403, "origin-not-allowed"),
             Self::NotAllowed(_) | Self::AddressNotAllowed(_) => (4403, "not-allowed"),
             Self::BadTarget(_) => (4404, "bad-target"),
@@ -89,6 +92,7 @@ impl fmt::Display for End {
             Self::PerAddress => {
                 f.write_str("the relay has as many clients of this address as it may have")
             }
+            Self::Lookups => f.write_str("the relay looks up as many names as it may"),
             Self::Origin(origin) => write!(f, "pages of {origin} may not use this relay"),
             Self::NotAllowed(target) => {
                 write!(f, "this relay does not allow {}", at(target))
@@ -118,7 +122,8 @@ pub(crate) struct Counters {
     pub(crate) over_rate: u64,
     /// The client read too slowly.
     pub(crate) queue_full: u64,
-    /// Refused by the kernel on their way to the target: too large, no route.
+    /// Refused by the kernel on their way to the target (too large, no route), or too large for the
+    /// client's WebTransport.
     pub(crate) unsendable: u64,
 }
 
@@ -131,11 +136,6 @@ impl Counters {
         self.over_rate += other.over_rate;
         self.queue_full += other.queue_full;
         self.unsendable += other.unsendable;
-    }
-
-    /// Bytes carried, both ways.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.up_bytes + self.down_bytes
     }
 }
 

@@ -1,6 +1,7 @@
 //! The little HTTP that comes before a WebSocket: a request's head, an answer, a file.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,7 +9,9 @@ use async_tungstenite::tungstenite::handshake::machine::TryParse;
 use async_tungstenite::tungstenite::handshake::server::{
     Request, Response, create_response, write_response,
 };
-use async_tungstenite::tungstenite::http::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use async_tungstenite::tungstenite::http::header::{
+    HOST, HeaderValue, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
 use async_tungstenite::tungstenite::{Error, error::ProtocolError};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use polyquic::offload;
@@ -46,7 +49,11 @@ pub(crate) enum Asked {
         rest: Vec<u8>,
     },
     /// A file.
-    File(String),
+    File {
+        path: String,
+        /// What the request says whom it is for: once, unless somebody tries something.
+        hosts: Vec<String>,
+    },
 }
 
 /// Why a request gets no answer, or none but an error.
@@ -98,7 +105,14 @@ fn interpret(request: &Request, rest: Vec<u8>) -> Result<Asked, Bad> {
             let text = "a WebSocket is opened here, with the subprotocol polyquic-relay.v1";
             return Err(bad("426 Upgrade Required", text));
         }
-        return Ok(Asked::File(path.to_owned()));
+        let hosts = request.headers().get_all(HOST).iter();
+        return Ok(Asked::File {
+            path: path.to_owned(),
+            // One that is no text is the name of nothing.
+            hosts: hosts
+                .map(|it| it.to_str().unwrap_or_default().to_owned())
+                .collect(),
+        });
     }
     if path != PATH {
         return Err(bad("404 Not Found", "WebSockets are opened at /udp"));
@@ -135,6 +149,25 @@ fn target(query: &str) -> Option<String> {
         .split('&')
         .find_map(|pair| pair.strip_prefix("target="))?;
     String::from_utf8(percent_decode(value)?).ok()
+}
+
+/// Whether `Host` names this machine, by an address or a name that leads nowhere else.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let name = name_of(host);
+    if let Ok(ip) = name.parse::<IpAddr>() {
+        return ip.to_canonical().is_loopback();
+    }
+    // RFC 6761 section 6.3.
+    name == "localhost" || name.ends_with(".localhost")
+}
+
+/// The name or address in `HOST:PORT`, in lower case and without brackets.
+pub(crate) fn name_of(host: &str) -> String {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
 /// Open the WebSocket.
@@ -302,7 +335,39 @@ mod tests {
     #[test]
     fn a_plain_get_asks_for_a_file_without_its_query() {
         let asked = ask("GET /a/b.html?c=d HTTP/1.1\r\nHost: h\r\n\r\n");
-        assert!(matches!(asked, Ok(Asked::File(path)) if path == "/a/b.html"));
+        assert!(
+            matches!(asked, Ok(Asked::File { path, hosts }) if path == "/a/b.html" && hosts == ["h"])
+        );
+    }
+
+    #[test]
+    fn names_of_this_machine_are_told_from_those_that_may_lead_anywhere() {
+        for host in [
+            "localhost",
+            "LocalHost.:8080",
+            "page.localhost:1",
+            "127.0.0.1:8080",
+            "127.8.7.6",
+            "[::1]:8080",
+            "[::1]",
+            "[::ffff:127.0.0.1]:1",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in [
+            "",
+            "h",
+            "localhost.example",
+            "127.0.0.1.example:8080",
+            "notlocalhost",
+            "192.168.0.1",
+            "[::2]:80",
+            "::1",
+            "localhost@evil.example",
+            "evil.example@localhost",
+        ] {
+            assert!(!is_loopback(host), "{host}");
+        }
     }
 
     #[test]

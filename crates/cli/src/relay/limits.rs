@@ -77,6 +77,35 @@ impl Meter {
     }
 }
 
+/// What may arrive for one client in all, from itself and from its target.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    left: Option<u64>,
+}
+
+impl Budget {
+    /// No limit if there is `None`.
+    pub(crate) fn new(most: Option<u64>) -> Self {
+        Self { left: most }
+    }
+
+    /// Take `length` bytes; `false` if there are not as many left. Then there are none for anything else
+    /// either.
+    pub(crate) fn take(&mut self, length: usize) -> bool {
+        let Some(left) = &mut self.left else {
+            return true;
+        };
+        let enough = *left >= length as u64;
+        *left = left.saturating_sub(length as u64);
+        enough
+    }
+
+    /// Whether nothing is left.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.left == Some(0)
+    }
+}
+
 /// Tells a task that the relay goes away.
 #[derive(Debug, Default)]
 pub(crate) struct Leave {
@@ -89,6 +118,15 @@ impl Leave {
     pub(crate) fn asked(&self, cx: &mut std::task::Context<'_>) -> bool {
         self.waker.register(cx.waker());
         self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Wait until the relay goes away. For one task at a time.
+    pub(crate) async fn wait(&self) {
+        std::future::poll_fn(|cx| match self.asked(cx) {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        })
+        .await;
     }
 
     fn ask(&self) {
@@ -260,6 +298,19 @@ mod tests {
         let mut meter = Meter::new(None, Some(1), 1500, start);
         assert!(meter.admits(1500, start));
         assert!(!meter.admits(1, start));
+    }
+
+    #[test]
+    fn no_byte_passes_that_is_not_left() {
+        let mut budget = Budget::new(Some(3000));
+        assert!(budget.take(2999) && !budget.is_used_up());
+        assert!(budget.take(1) && budget.is_used_up());
+        let mut budget = Budget::new(Some(3000));
+        assert!(budget.take(1000));
+        assert!(!budget.take(2001), "more than is left");
+        assert!(budget.is_used_up() && !budget.take(1), "and then nothing");
+        let mut budget = Budget::new(None);
+        assert!(budget.take(usize::MAX) && budget.take(usize::MAX));
     }
 
     #[test]

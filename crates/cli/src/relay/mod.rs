@@ -4,12 +4,13 @@
 //! `http` what comes before. TCP and UDP are `async-io`'s, with its own thread, so that any executor
 //! will do: the traits of polyquic know no TCP. `docs/RELAY.md` has the wire format.
 
-mod allow;
+pub(crate) mod allow;
 pub(crate) mod args;
 mod client;
 mod end;
-mod http;
+pub(crate) mod http;
 mod limits;
+mod lookup;
 mod pump;
 mod udp;
 mod webtransport;
@@ -20,9 +21,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_io::Async;
+use futures::FutureExt;
 use futures::future::{Either, select, select_all};
 use polyquic::crypto::rustls::QuicServerConfig;
-use polyquic::{rustls, sleep, spawn, timeout};
+use polyquic::{Endpoint, rustls, sleep, spawn, timeout};
 
 use crate::certs::{Identity, load_identity};
 use crate::exec::{self, App, Native};
@@ -32,6 +34,7 @@ use crate::relay::allow::Allow;
 use crate::relay::args::{LimitArgs, RelayArgs};
 use crate::relay::end::Counters;
 use crate::relay::limits::Registry;
+use crate::relay::lookup::Lookups;
 use crate::sandbox::Sandbox;
 use crate::signals::{self, Signals};
 use crate::tls;
@@ -43,8 +46,9 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOS
 const MORE_CONNECTIONS: u32 = 128;
 const MORE_CONNECTIONS_PER_ADDRESS: u32 = 32;
 
-/// How long clients get to be told that the relay goes away: a little more than each of them.
-const LEAVE_LIMIT: Duration = Duration::from_secs(3);
+/// How long clients get to be told that the relay goes away: a little more than each of them has to hear it
+/// and to answer.
+const LEAVE_LIMIT: Duration = Duration::from_secs(12);
 
 /// How long no connection is accepted after that failed, as a machine without file descriptors has
 /// none a moment later either.
@@ -58,6 +62,7 @@ pub(crate) struct Relay {
     limits: LimitArgs,
     clients: Registry,
     connections: Registry,
+    lookups: Lookups,
     sandbox: Option<Arc<Sandbox>>,
     tls: Option<Arc<rustls::ServerConfig>>,
     quiet: bool,
@@ -78,6 +83,21 @@ impl Relay {
                 .origins
                 .iter()
                 .any(|allowed| allowed.eq_ignore_ascii_case(origin))
+    }
+
+    /// Whether a request for a file is for this machine, or for a site whose pages may use the relay: for
+    /// there may be a server in front that speaks for it.
+    fn is_here(&self, hosts: &[String]) -> bool {
+        let of_site = |host: &str| {
+            let sites = self.origins.iter().filter_map(|it| it.split_once("://"));
+            sites
+                .into_iter()
+                .any(|(_, site)| http::name_of(site) == http::name_of(host))
+        };
+        !hosts.is_empty()
+            && hosts
+                .iter()
+                .all(|host| http::is_loopback(host) || of_site(host))
     }
 
     fn with_totals<T>(&self, change: impl FnOnce(&mut Totals) -> T) -> T {
@@ -125,6 +145,7 @@ pub(crate) fn run(args: &RelayArgs) -> Result<(), Failure> {
             most.saturating_add(MORE_CONNECTIONS),
             per_address.saturating_add(MORE_CONNECTIONS_PER_ADDRESS),
         ),
+        lookups: Lookups::new(),
         limits,
         sandbox,
         tls,
@@ -182,45 +203,59 @@ impl App for Serve {
                     "listening on {address} (relay, https://{address}/udp?target=HOST:PORT, WebTransport)"
                 );
             }
-            spawn(
-                &rt,
-                webtransport::accept(rt.clone(), self.relay.clone(), endpoint.clone()),
-            );
             endpoints.push(endpoint);
         }
-        let accepting = self
-            .listeners
+        self.serve(&rt, &endpoints).await
+    }
+}
+
+impl Serve {
+    /// Accept clients until a signal comes, and tell them; or until a door is lost, which is an error.
+    async fn serve<R: Native>(&self, rt: &R, endpoints: &[Endpoint]) -> Result<(), Failure> {
+        let listening = self.listeners.iter().map(|listener| {
+            let accepting = accept(rt, &self.relay, listener);
+            async { match accepting.await {} }.boxed()
+        });
+        let open = endpoints
             .iter()
-            .map(|listener| Box::pin(accept(&rt, &self.relay, listener)));
-        let accepting = select_all(accepting);
-        let signal = match select(pin!(self.signals.nth(1)), accepting).await {
-            Either::Left((signal, _)) => signal,
-            Either::Right(((never, _, _), _)) => match never {},
+            .map(|endpoint| webtransport::accept(rt, &self.relay, endpoint).boxed());
+        let accepting = select_all(listening.chain(open));
+        let ended = match select(pin!(self.signals.nth(1)), accepting).await {
+            Either::Left((signal, _)) => Ok(signal),
+            // Without that door it would be half a relay, and nobody would look.
+            Either::Right((((), door, _), _)) => {
+                let address = endpoints
+                    .get(door.saturating_sub(self.listeners.len()))
+                    .and_then(|endpoint| endpoint.local_addr().ok());
+                let address = address.map_or_else(String::new, |address| format!(" on {address}"));
+                Err(Failure::local(format!(
+                    "no more WebTransport{address}: its socket failed"
+                )))
+            }
         };
         // Closed by now would be better, but whoever connects meanwhile is told as well.
         self.relay.clients.leave();
-        let told = pin!(timeout(&rt, LEAVE_LIMIT, self.relay.clients.empty()));
-        // A second signal: at once.
-        select(told, pin!(self.signals.nth(2))).await;
-        for endpoint in &endpoints {
+        let told = pin!(timeout(rt, LEAVE_LIMIT, self.relay.clients.empty()));
+        // One signal more: at once.
+        let signals = if ended.is_ok() { 2 } else { 1 };
+        select(told, pin!(self.signals.nth(signals))).await;
+        for endpoint in endpoints {
             endpoint.close(0u32.into(), b"");
         }
         if !self.relay.quiet {
+            let reason = ended.as_ref().map_or("failed", |it| signals::name(*it));
             self.relay.with_totals(|totals| {
                 say!(
-                    "{}: relayed for {} clients: {}; {} connections refused",
-                    signals::name(signal),
+                    "{reason}: relayed for {} clients: {}; {} connections refused",
                     totals.clients,
                     totals.counters,
                     totals.refused
                 );
             });
         }
-        Ok(())
+        ended.map(drop)
     }
-}
 
-impl Serve {
     fn announce(&self, listener: &Async<TcpListener>) {
         let Ok(address) = listener.get_ref().local_addr() else {
             return;
@@ -245,6 +280,8 @@ async fn accept<R: Native>(
     listener: &Async<TcpListener>,
 ) -> std::convert::Infallible {
     let mut complained = false;
+    let address = listener.get_ref().local_addr();
+    let on_loopback = address.is_ok_and(|it| it.ip().to_canonical().is_loopback());
     loop {
         let (tcp, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -262,10 +299,95 @@ async fn accept<R: Native>(
         match relay.connections.enter(peer.ip()) {
             Ok(entered) => spawn(
                 rt,
-                client::serve(rt.clone(), relay.clone(), tcp, peer, entered),
+                client::serve(rt.clone(), relay.clone(), tcp, peer, on_loopback, entered),
             ),
             // Nothing is said: a flood would be answered by one.
             Err(_) => relay.with_totals(|totals| totals.refused += 1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn relay() -> Relay {
+        Relay {
+            allow: Allow::new(&[]),
+            origins: vec!["https://Site.example:8443".into(), "null".into()],
+            clients: Registry::new(1, 1),
+            connections: Registry::new(1, 1),
+            lookups: Lookups::new(),
+            limits: LimitArgs {
+                max_clients: 1,
+                max_clients_per_address: 1,
+                rate: None,
+                datagram_rate: None,
+                max_bytes: None,
+                idle: Duration::from_secs(60),
+                max_queue: 64 << 10,
+            },
+            sandbox: None,
+            tls: None,
+            quiet: true,
+            totals: Mutex::default(),
+        }
+    }
+
+    #[test]
+    fn files_are_for_this_machine_and_the_sites_of_the_relay() {
+        let relay = relay();
+        let here = |hosts: &[&str]| {
+            let hosts: Vec<_> = hosts.iter().map(|it| (*it).to_owned()).collect();
+            relay.is_here(&hosts)
+        };
+        for hosts in [
+            &["localhost:8080"][..],
+            &["[::1]"],
+            &["site.example"],
+            &["SITE.example:1"],
+        ] {
+            assert!(here(hosts), "{hosts:?}");
+        }
+        for hosts in [
+            &[][..],
+            &["other.example"],
+            &["null"],
+            &["localhost", "other.example"],
+        ] {
+            assert!(!here(hosts), "{hosts:?}");
+        }
+    }
+
+    /// A relay with an endpoint that accepts nothing any more.
+    struct HalfDead;
+
+    impl App for HalfDead {
+        type Output = Failure;
+
+        async fn run<R: Native>(self, rt: R) -> Result<Failure, Failure> {
+            let serve = Serve {
+                relay: Arc::new(relay()),
+                listeners: listen(&["127.0.0.1:0".parse().expect("an address")])?,
+                webtransport: Vec::new(),
+                quic: None,
+                signals: Signals::default(),
+            };
+            let endpoint = Endpoint::client(&rt, "127.0.0.1:0".parse().expect("an address"))
+                .map_err(|e| Failure::io("cannot bind", &e))?;
+            // As when its socket fails.
+            endpoint.close(0u32.into(), b"");
+            Ok(serve.serve(&rt, &[endpoint]).await.expect_err("it ended"))
+        }
+    }
+
+    #[test]
+    fn a_relay_that_lost_a_door_ends_with_an_error() {
+        use clap::ValueEnum;
+        for kind in exec::ExecutorKind::value_variants() {
+            let failure = exec::run(*kind, HalfDead).unwrap();
+            assert_eq!(failure.exit, crate::failure::Exit::Local);
+            assert!(failure.to_string().contains("WebTransport"), "{failure}");
         }
     }
 }

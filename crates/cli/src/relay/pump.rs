@@ -13,13 +13,16 @@ use polyquic::Timer;
 use crate::exec::Native;
 use crate::relay::args::LimitArgs;
 use crate::relay::end::{Counters, End};
-use crate::relay::limits::{Leave, Meter};
+use crate::relay::limits::{Budget, Leave, Meter};
 use crate::relay::udp::{MAX_DATAGRAM_BYTES, Sent, Udp};
 
 /// What a client is connected by. Datagrams are binary messages.
 pub(crate) trait Wire:
     Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error> + Unpin + Send
 {
+    /// The largest datagram that can be sent to the client now.
+    fn max_datagram_bytes(&self) -> usize;
+
     /// Ends it, once everything has been sent.
     fn finish<R: Native>(&mut self, rt: &R) -> impl Future<Output = ()> + Send;
 }
@@ -90,6 +93,7 @@ pub(crate) struct Pump<'a, R: Native, W> {
     limits: LimitArgs,
     up: Meter,
     down: Meter,
+    budget: Budget,
     counters: &'a mut Counters,
     batch: Batch,
     /// Did not fit into the batch.
@@ -126,6 +130,7 @@ impl<'a, R: Native, W: Wire> Pump<'a, R, W> {
             leave,
             up: meter(),
             down: meter(),
+            budget: Budget::new(limits.max_bytes),
             counters,
             batch: Batch::default(),
             held: None,
@@ -160,9 +165,7 @@ impl<'a, R: Native, W: Wire> Pump<'a, R, W> {
         }
         let up = self.step_up(cx, now)?;
         let down = self.step_down(cx, now)?;
-        if let Some(most) = self.limits.max_bytes
-            && self.counters.bytes() >= most
-        {
+        if self.budget.is_used_up() {
             return Poll::Ready(Err(End::UsedUp));
         }
         self.check_time(cx, now)?;
@@ -224,6 +227,8 @@ impl<'a, R: Native, W: Wire> Pump<'a, R, W> {
                 if datagram.is_empty() {
                     return Ok(Poll::Ready(None));
                 }
+                // Before anything else: what is dropped has come, too.
+                self.charge(datagram.len())?;
                 if !self.up.admits(datagram.len(), now) {
                     self.counters.over_rate += 1;
                     return Ok(Poll::Ready(None));
@@ -233,7 +238,18 @@ impl<'a, R: Native, W: Wire> Pump<'a, R, W> {
             Message::Text(_) => Err(End::NotBinary),
             Message::Close(_) => Err(End::Closed),
             // Pings have been answered by the library.
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(Poll::Ready(None)),
+            Message::Ping(payload) | Message::Pong(payload) => {
+                self.charge(payload.len())?;
+                Ok(Poll::Ready(None))
+            }
+            Message::Frame(_) => Ok(Poll::Ready(None)),
+        }
+    }
+
+    fn charge(&mut self, length: usize) -> Result<(), End> {
+        match self.budget.take(length) {
+            true => Ok(()),
+            false => Err(End::UsedUp),
         }
     }
 
@@ -274,11 +290,15 @@ impl<'a, R: Native, W: Wire> Pump<'a, R, W> {
     fn receive(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<Poll<()>, End> {
         let (counters, down, queue) = (&mut *self.counters, &mut self.down, &mut self.queue);
         let (queued, last) = (&mut self.queued_bytes, &mut self.last_datagram);
+        let budget = &mut self.budget;
+        let mut used_up = false;
         let room = self.limits.max_queue.saturating_sub(self.unflushed_bytes);
         let result = self.udp.poll_recv(cx, |bytes, stride| {
             *last = now;
             for datagram in bytes.chunks(stride) {
-                if !down.admits(datagram.len(), now) {
+                if !budget.take(datagram.len()) {
+                    used_up = true;
+                } else if !down.admits(datagram.len(), now) {
                     counters.over_rate += 1;
                 } else if *queued + datagram.len() > room {
                     counters.queue_full += 1;
@@ -289,6 +309,7 @@ impl<'a, R: Native, W: Wire> Pump<'a, R, W> {
             }
         });
         match result {
+            Poll::Ready(Ok(())) if used_up => Err(End::UsedUp),
             Poll::Ready(Ok(())) => Ok(Poll::Ready(())),
             Poll::Ready(Err(error)) => Err(End::Local(crate::failure::io_reason(&error))),
             Poll::Pending => Ok(Poll::Pending),
@@ -311,6 +332,11 @@ impl<'a, R: Native, W: Wire> Pump<'a, R, W> {
                     return Ok(Poll::Pending);
                 }
                 let datagram = self.queue.pop_front().expect("there is a front");
+                if length > self.socket.max_datagram_bytes() {
+                    self.queued_bytes -= length;
+                    self.counters.unsendable += 1;
+                    continue;
+                }
                 match Pin::new(&mut *self.socket).start_send(Message::Binary(datagram)) {
                     Ok(()) => {}
                     // Full of answers to pings that are not read.

@@ -14,12 +14,12 @@ use std::time::Duration;
 use async_tungstenite::tungstenite::{Error, Message};
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
-use futures::stream::{self, BoxStream};
+use futures::stream::{self, BoxStream, PollNext};
 use futures::{Sink, Stream, StreamExt};
 use polyquic::crypto::rustls::QuicServerConfig;
 use polyquic::{
-    Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream, ServerConfig,
-    TransportConfig, VarInt, timeout,
+    Connection, ConnectionError, Endpoint, Incoming, ReadError, RecvStream, SendStream,
+    ServerConfig, TransportConfig, VarInt, timeout,
 };
 use web_transport_proto::{
     Capsule, ConnectError, ConnectRequest, ConnectResponse, Frame, Settings, StreamUni,
@@ -40,8 +40,12 @@ pub(crate) const ALPN: &[u8] = b"h3";
 /// How long the handshake may take, and then the request.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a client gets to answer the capsule that closes its session.
-const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+/// How long a client gets to answer the capsule that closes its session. A browser on a busy machine takes
+/// its time, and a connection that is closed before is to it one that was lost.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Most that a client may write after its request: a capsule or two. All of it is read and ignored.
+const MAX_CAPSULE_BYTES: usize = 16 << 10;
 
 /// A request has a target and a few headers.
 const MAX_REQUEST_BYTES: usize = 16 << 10;
@@ -90,8 +94,8 @@ pub(crate) fn bind<R: Native>(
         .map_err(|e| Failure::io(format!("cannot listen on {address} by UDP"), &e))
 }
 
-/// Accept connections until the endpoint is closed.
-pub(crate) async fn accept<R: Native>(rt: R, relay: Arc<Relay>, endpoint: Endpoint) {
+/// Accept connections until the endpoint is closed, or its socket fails.
+pub(crate) async fn accept<R: Native>(rt: &R, relay: &Arc<Relay>, endpoint: &Endpoint) {
     while let Some(incoming) = endpoint.accept().await {
         // Clients are counted by address, and anybody can write any into a packet.
         if incoming.may_retry() && !incoming.remote_address_validated() {
@@ -99,9 +103,7 @@ pub(crate) async fn accept<R: Native>(rt: R, relay: Arc<Relay>, endpoint: Endpoi
             continue;
         }
         match relay.connections.enter(incoming.remote_address().ip()) {
-            Ok(entered) => {
-                polyquic::spawn(&rt, serve(rt.clone(), relay.clone(), incoming, entered))
-            }
+            Ok(entered) => polyquic::spawn(rt, serve(rt.clone(), relay.clone(), incoming, entered)),
             Err(_) => {
                 relay.with_totals(|totals| totals.refused += 1);
                 incoming.refuse();
@@ -206,17 +208,16 @@ impl Session {
             let message = next_datagram(&connection, index).await;
             Some((message, connection))
         });
-        let goodbye = stream::once(async move {
-            let mut buffer = [0; 256];
-            // A capsule that closes the session is followed by the stream's end.
-            while let Ok(Some(_)) = recv.read(&mut buffer).await {}
-            Ok(Message::Close(None))
-        });
+        let goodbye = stream::once(goodbye(recv));
         let session = Self {
             connection,
             prefix: prefix.freeze(),
             stream_prefix: stream_prefix.freeze(),
-            incoming: stream::select(datagrams, goodbye).boxed(),
+            // What came before the goodbye is carried before it is heard.
+            incoming: stream::select_with_strategy(datagrams, goodbye, |(): &mut ()| {
+                PollNext::Left
+            })
+            .boxed(),
             request: Some(send),
             _control: control,
             sending: None,
@@ -261,14 +262,39 @@ async fn next_datagram(connection: &Connection, index: u64) -> Result<Message, E
     loop {
         let mut datagram = match connection.read_datagram().await {
             Ok(datagram) => datagram,
-            Err(ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed) => {
-                return Ok(Message::Close(None));
-            }
-            Err(error) => return Err(Error::Io(std::io::Error::other(error))),
+            Err(error) => return end_of(error),
         };
         if Number::decode(&mut datagram).is_ok_and(|it| it.into_inner() == index) {
             return Ok(Message::Binary(datagram));
         }
+    }
+}
+
+/// The end of the request's stream, which is that of the session. A capsule that closes it comes before.
+async fn goodbye(mut recv: RecvStream) -> Result<Message, Error> {
+    let mut buffer = [0; 256];
+    let mut left = MAX_CAPSULE_BYTES;
+    loop {
+        match recv.read(&mut buffer).await {
+            Ok(Some(count)) if count <= left => left -= count,
+            Ok(Some(_)) => {
+                let why = "it writes on and on after its request";
+                return Err(Error::Io(std::io::Error::other(why)));
+            }
+            Err(ReadError::ConnectionLost(error)) => return end_of(error),
+            // A reset is a way to end it, too.
+            Ok(None) | Err(_) => return Ok(Message::Close(None)),
+        }
+    }
+}
+
+/// What the end of the connection means for the session.
+fn end_of(error: ConnectionError) -> Result<Message, Error> {
+    match error {
+        ConnectionError::ApplicationClosed(_) | ConnectionError::LocallyClosed => {
+            Ok(Message::Close(None))
+        }
+        error => Err(Error::Io(std::io::Error::other(error))),
     }
 }
 
@@ -303,7 +329,7 @@ impl Sink<Message> for Session {
                 bytes.extend_from_slice(&self.prefix);
                 bytes.extend_from_slice(&datagram);
                 let bytes = bytes.freeze();
-                // One that is too large for the path is lost, as on any path.
+                // The path may carry less than when it was asked. Then this is lost, as on any path.
                 if connection.datagram_send_buffer_space() >= bytes.len() {
                     let _ = connection.send_datagram(bytes);
                 } else {
@@ -362,6 +388,11 @@ impl Sink<Message> for Session {
 }
 
 impl Wire for Session {
+    fn max_datagram_bytes(&self) -> usize {
+        let most = self.connection.max_datagram_size().unwrap_or(0);
+        most.saturating_sub(self.prefix.len())
+    }
+
     async fn finish<R: Native>(&mut self, rt: &R) {
         if self.request.is_none() {
             // It ends its half of the stream when it has read the capsule. A connection that is closed

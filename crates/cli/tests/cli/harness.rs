@@ -330,3 +330,12 @@ impl Server {
         line.split_whitespace().next()?.parse().ok()
     }
 }
+
+/// A number from the relay's line about a client: that before `words`.
+#[track_caller]
+pub(crate) fn number(line: &str, words: &str) -> u64 {
+    let before = line.split(words).next().unwrap();
+    let digits = before.trim_end().rsplit(' ').next().unwrap();
+    let found = line.contains(words).then(|| digits.parse().ok()).flatten();
+    found.unwrap_or_else(|| panic!("no number before {words:?} in {line:?}"))
+}

@@ -9,17 +9,8 @@ use std::time::{Duration, Instant};
 use async_tungstenite::tungstenite::{Bytes, Message};
 use polyquic::rustls;
 
-use crate::harness::{EXECUTORS, Fixture, LIMIT, Server, run};
+use crate::harness::{EXECUTORS, Fixture, LIMIT, Server, number, run};
 use crate::tunnel::{Client, echo, echo_of, local_port, relay, request, silent};
-
-/// A number from the line about a client: that before `words`.
-#[track_caller]
-fn number(line: &str, words: &str) -> u64 {
-    let before = line.split(words).next().unwrap();
-    let digits = before.trim_end().rsplit(' ').next().unwrap();
-    let found = line.contains(words).then(|| digits.parse().ok()).flatten();
-    found.unwrap_or_else(|| panic!("no number before {words:?} in {line:?}"))
-}
 
 #[test]
 fn files_arrive_whole_through_the_relay_on_every_executor() {
@@ -211,6 +202,32 @@ fn a_client_that_used_up_its_bytes_is_cut_off() {
 }
 
 #[test]
+fn no_byte_is_carried_beyond_the_limit_and_what_is_dropped_counts() {
+    let (target, address) = silent();
+    // A rate that lets one of these pass, so that the others are dropped.
+    for more in [&[][..], &["--datagram-rate", "1"]] {
+        let mut args = vec!["--allow", &address, "--max-bytes", "10000"];
+        args.extend(more);
+        let mut relay = relay(&args);
+        let mut client = Client::connect(relay.address, &address);
+        client.hello();
+        // All of them are there before the relay looks at the first one's size.
+        for _ in 0..100 {
+            let datagram = Bytes::from_static(&[1; 1000]);
+            client.socket.write(Message::Binary(datagram)).unwrap();
+        }
+        client.socket.flush().unwrap();
+        let (code, name, _) = client.goodbye();
+        assert_eq!((code, name.as_str()), (4429, "used-up"));
+        let line = relay.process.line();
+        let (passed, dropped) = (number(&line, "datagrams, "), number(&line, "over the rate"));
+        assert_eq!(passed + dropped, 10, "{line}");
+        assert_eq!(dropped > 0, !more.is_empty(), "{line}");
+    }
+    drop(target);
+}
+
+#[test]
 fn messages_that_are_no_datagrams_end_the_connection() {
     let target = echo();
     let relay = relay(&["--allow", &target]);
@@ -253,19 +270,25 @@ fn a_client_without_datagrams_is_closed_as_idle() {
 #[test]
 fn pings_are_answered_and_sent() {
     let target = echo();
-    let relay = relay(&["--allow", &target, "--idle", "6"]);
-    let mut client = Client::connect(relay.address, &target);
-    client.hello();
-    let payload = Bytes::from_static(b"are you there?");
-    client.socket.send(Message::Ping(payload.clone())).unwrap();
-    let (mut answered, mut asked) = (false, false);
-    while !(answered && asked) {
-        match client.socket.read().unwrap() {
-            Message::Pong(echo) if echo == payload => answered = true,
-            Message::Ping(_) => asked = true,
-            other => panic!("{other:?}"),
+    // Pings come three times within that. On a machine that stands still for longer, the client is idle.
+    let both_seen = |idle: &str| {
+        let relay = relay(&["--allow", &target, "--idle", idle]);
+        let mut client = Client::connect(relay.address, &target);
+        client.hello();
+        let payload = Bytes::from_static(b"are you there?");
+        client.socket.send(Message::Ping(payload.clone())).unwrap();
+        let (mut answered, mut asked) = (false, false);
+        while !(answered && asked) {
+            match client.socket.read().unwrap() {
+                Message::Pong(echo) if echo == payload => answered = true,
+                Message::Ping(_) => asked = true,
+                Message::Text(text) if text.contains("\"idle\"") => return false,
+                other => panic!("{other:?}"),
+            }
         }
-    }
+        true
+    };
+    assert!(["3", "15", "60"].into_iter().any(both_seen));
 }
 
 #[test]
@@ -333,19 +356,23 @@ fn a_quiet_relay_says_where_it_listens_and_no_more() {
 #[test]
 fn a_slow_reader_loses_datagrams_and_fills_no_memory() {
     let (target, address) = silent();
-    let mut relay = relay(&["--allow", &address]);
+    let echo = echo();
+    let mut relay = relay(&["--allow", &address, "--allow", &echo]);
     let mut client = Client::narrow(relay.address, &address);
     client.hello();
     client.send(b"start");
     let (_, back) = target.recv_from(&mut [0; 10]).unwrap();
+    let mut other = Client::connect(relay.address, &echo);
+    other.hello();
     let before = relay.resident_kib();
-    // Far more than what TCP's buffers on both sides hold; with pauses, as the kernel would else
-    // drop before the relay can.
-    for _ in 0..1000 {
+    // Far more than what TCP's buffers on both sides hold. Another client is served each time, as the
+    // kernel would else drop before the relay can.
+    for round in 0..1000u32 {
         for _ in 0..32 {
             let _ = target.send_to(&[1; 1400], back);
         }
-        std::thread::sleep(Duration::from_millis(1));
+        other.send(&round.to_be_bytes());
+        assert_eq!(other.receive(), round.to_be_bytes());
     }
     if let (Some(before), Some(after)) = (before, relay.resident_kib()) {
         assert!(after < before + 16_384, "{before} KiB, then {after} KiB");
@@ -376,6 +403,9 @@ fn answers_to_pings_that_nobody_reads_fill_no_memory() {
     let relay = relay(&["--allow", &address]);
     let mut client = Client::narrow(relay.address, &address);
     client.hello();
+    client.send(b"first");
+    let mut buffer = [0; 20];
+    assert_eq!(target.recv(&mut buffer).unwrap(), 5);
     let before = relay.resident_kib();
     let payload = Bytes::from_static(&[7; 125]);
     for _ in 0..200_000 {
@@ -383,7 +413,6 @@ fn answers_to_pings_that_nobody_reads_fill_no_memory() {
         client.socket.write(ping).unwrap();
     }
     client.send(b"after all of them");
-    let mut buffer = [0; 20];
     assert_eq!(target.recv(&mut buffer).unwrap(), 17);
     if let (Some(before), Some(after)) = (before, relay.resident_kib()) {
         assert!(after < before + 8192, "{before} KiB, then {after} KiB");
@@ -490,7 +519,13 @@ fn files_are_served_on_the_same_port_and_nothing_outside_of_them() {
             "--executor",
             executor,
         ]);
-        let get = |path: &str| http(&relay, &format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        let get_as = |host: &str, path: &str| {
+            http(
+                &relay,
+                &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            )
+        };
+        let get = |path: &str| get_as("localhost:8080", path);
         let page = get("/");
         assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
         assert!(
@@ -514,8 +549,18 @@ fn files_are_served_on_the_same_port_and_nothing_outside_of_them() {
             assert!(!answer.ends_with("secret"), "{path}: {answer}");
         }
         assert!(get("/udp").starts_with("HTTP/1.1 426"));
+        // A page of somebody else, whose name leads here since it was loaded.
+        let rebound = get_as("evil.example:8080", "/");
+        assert!(rebound.starts_with("HTTP/1.1 421"), "{rebound}");
+        assert!(!rebound.contains("hello"), "{rebound}");
+        assert!(get_as("[::1]:8080", "/").ends_with("hello"));
         assert!(http(&relay, "POST / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405"));
     }
+    // A server in front may pass on the name of the site, which has to be named.
+    let site = "https://site.example";
+    let behind = relay(&["--allow", "[::1]:1", "--files", &www, "--origin", site]);
+    let answer = http(&behind, "GET / HTTP/1.1\r\nHost: site.example\r\n\r\n");
+    assert!(answer.ends_with("hello"), "{answer}");
     let without = relay(&["--allow", "[::1]:1"]);
     let answer = http(&without, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");

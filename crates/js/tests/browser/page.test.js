@@ -18,6 +18,19 @@ before(async () => (browser = await launch()));
 
 after(() => browser?.close());
 
+/** A server on a port that it can have again: none of those that the system gives to whoever asks for any. */
+async function onFixedPort(startAt) {
+  for (let tries = 0; ; tries++) {
+    const port = 20_000 + Math.floor(Math.random() * 12_000);
+    try {
+      return await startAt(port);
+    } catch (error) {
+      // Somebody has that one.
+      if (tries === 9) throw error;
+    }
+  }
+}
+
 /** Servers, a relay that leads to them and has the page, and the page. */
 async function open(t, executor = 'smol') {
   const directory = scratch(t);
@@ -50,7 +63,7 @@ async function open(t, executor = 'smol') {
       '--files',
       site,
     );
-  const relay = await relayAt(0);
+  const relay = await onFixedPort(relayAt);
 
   const page = await browser.newPage({ viewport: { width: 1100, height: 1000 } });
   t.after(() => page.close());
