@@ -15,8 +15,8 @@ extern "C" {
     #[wasm_bindgen(js_name = clearTimeout)]
     pub(crate) fn clear_timeout(timeout: &JsValue);
 
-    #[wasm_bindgen(js_namespace = console, js_name = error)]
-    pub(crate) fn console_error(message: &str);
+    #[wasm_bindgen(js_namespace = console, js_name = warn)]
+    pub(crate) fn console_warn(message: &str);
 
     #[wasm_bindgen(js_name = setImmediate)]
     fn set_immediate(run: &Function);

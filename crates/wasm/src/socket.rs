@@ -293,7 +293,7 @@ impl DatagramSocket for JsSocket {
             && !std::mem::replace(&mut self.has_thrown, true)
         {
             let error = describe(error);
-            js::console_error(&format!("polyquic: the transport does not send: {error}"));
+            js::console_warn(&format!("polyquic: the transport does not send: {error}"));
         }
         Poll::Ready(Ok(()))
     }

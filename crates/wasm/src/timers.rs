@@ -107,9 +107,7 @@ impl Timers {
             return;
         }
         self.disarm();
-        let wait = earliest
-            .saturating_duration_since(self.now())
-            .min(MAX_WAIT);
+        let wait = earliest.saturating_duration_since(self.now()).min(MAX_WAIT);
         // Up to whole milliseconds, as event loops round down.
         let milliseconds = (wait.as_secs_f64() * 1000.0).ceil();
         let timeout = js::set_timeout(&self.fire, milliseconds.max(1.0));
