@@ -32,6 +32,9 @@ usage: cargo xtask wasm [options] [-- ARGUMENTS OF node --test]
 /// The name of cargo's profile, and of its directory.
 const PROFILE: &str = "wasm";
 
+/// Tries the types of the package.
+const TYPESCRIPT: &str = "typescript@5.9.3";
+
 /// Where the demonstration is served.
 const DEMO_ADDRESS: &str = "127.0.0.1:8080";
 
@@ -306,9 +309,9 @@ const SIZES: &str = r#"
 import { readFileSync, readdirSync } from 'node:fs';
 import { brotliCompressSync, gzipSync } from 'node:zlib';
 const directory = process.argv[1];
-const browser = ['browser.js', 'connection.js', 'errors.js', 'streams.js',
-  'transports/relay.js', 'transports/websocket.js', 'transports/webtransport.js',
-  'wasm/polyquic.js'];
+const browser = ['browser.js', 'connection.js', 'datagrams.js', 'errors.js', 'module.js', 'server.js',
+  'streams.js', 'watch.js', 'transports/relay.js', 'transports/relayed.js', 'transports/websocket.js',
+  'transports/webtransport.js', 'wasm/polyquic.js'];
 const row = (name, files) => {
   const all = files.map((file) => readFileSync(`${directory}/${file}`));
   const sum = (size) => all.map(size).reduce((a, b) => a + b);
@@ -346,7 +349,13 @@ fn program(root: &Path) -> Result<PathBuf> {
 fn test(root: &Path, tested: &Tested, options: &Options) -> Result<()> {
     let mut node = Command::new("node");
     browser::prepare(root, &mut node, options.install)?;
+    let compiler = npm(
+        &root.join("target/npm-typescript"),
+        TYPESCRIPT,
+        options.install,
+    )?;
     node.current_dir(root.join("crates/js/tests"))
+        .env("POLYQUIC_TSC", compiler.join("typescript/lib/tsc.js"))
         .env("POLYQUIC_PACKAGE", &tested.package)
         .env("POLYQUIC_CONFORMANCE", &tested.suite)
         .env("POLYQUIC_PROGRAM", &tested.program)
