@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 #[cfg(feature = "tokio-io")]
 use std::task::ready;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use polyquic_core::{self as core, Chunk, Chunks, ClosedStream, StreamId, VarInt};
@@ -153,7 +153,8 @@ impl RecvStream {
     }
 
     /// Tell the peer to stop sending, with a code for its application (RFC 9000 section 3.5), and
-    /// drop what was not read.
+    /// drop what was not read. Whoever waits by [`poll_read`](Self::poll_read) while the stream is
+    /// shared is woken, and gets [`ReadError::ClosedStream`].
     ///
     /// # Errors
     ///
@@ -167,9 +168,10 @@ impl RecvStream {
         state.touch();
         self.ended = true;
         self.stopped = true;
-        if std::mem::take(&mut self.waiting) {
-            state.readers.remove(&self.id);
-        }
+        let waiting = std::mem::take(&mut self.waiting);
+        let reader = waiting.then(|| state.readers.remove(&self.id)).flatten();
+        drop(state);
+        reader.into_iter().for_each(Waker::wake);
         Ok(())
     }
 

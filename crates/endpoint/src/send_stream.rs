@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use polyquic_core::{self as core, ClosedStream, FinishError, StreamId, VarInt, Written};
@@ -24,6 +24,9 @@ use crate::wake::Ticket;
 /// [`write`](Self::write) and [`write_chunks`](Self::write_chunks) are cancel-safe: a future of
 /// theirs that is dropped before it was ready has written nothing. The methods that write
 /// everything are not: part of the data may have been written.
+///
+/// Whoever waits by [`poll_write`](Self::poll_write) while the stream is shared is woken by
+/// [`finish`](Self::finish) and [`reset`](Self::reset), and gets [`WriteError::ClosedStream`].
 #[derive(Debug)]
 pub struct SendStream {
     conn: ConnectionRef,
@@ -180,6 +183,10 @@ impl SendStream {
                 state.touch();
                 state.finishing += 1;
                 self.progress = Progress::Finished;
+                let waiting = std::mem::take(&mut self.waiting);
+                let writer = waiting.then(|| state.writers.remove(&self.id)).flatten();
+                drop(state);
+                writer.into_iter().for_each(Waker::wake);
                 Ok(())
             }
             Err(FinishError::Stopped(_)) => Ok(()),
@@ -205,6 +212,10 @@ impl SendStream {
             state.finishing = state.finishing.saturating_sub(1);
         }
         self.progress = Progress::Reset;
+        let waiting = std::mem::take(&mut self.waiting);
+        let writer = waiting.then(|| state.writers.remove(&self.id)).flatten();
+        drop(state);
+        writer.into_iter().for_each(Waker::wake);
         Ok(())
     }
 

@@ -1,86 +1,44 @@
-// Connections and servers, on what the WebAssembly module has.
+// Connections, on what the WebAssembly module has.
 
-import { QuicError } from './errors.js';
-import { bytesOf, iterable, readable, sequence, writable } from './streams.js';
+import { Datagrams } from './datagrams.js';
+import { bytesOf, codeOf, invalid, unlessAborted } from './errors.js';
+import { readable, sequence, writable } from './streams.js';
+import { translator, watched } from './watch.js';
 import * as wasm from './wasm/polyquic.js';
 
-/** Handshakes that wait to be taken from a server. */
-const MAX_BACKLOG = 256;
-
-let loading;
-
-/** Compile and start the WebAssembly module, once. */
-export function load(source) {
-  loading ??= (async () => {
-    await wasm.default({ module_or_path: await source() });
-    wasm.initialize((name, message, details) => new QuicError(name, message, details));
-  })();
-  return loading;
-}
-
-/** `transport` as the module gets it: closed once, and remembering why it failed, which says more than
- *  what QUIC makes of it. */
-function watched(transport) {
-  const watch = { failure: undefined };
-  let open = true;
-  watch.transport = {
-    localAddress: transport.localAddress,
-    maxDatagramSize: transport.maxDatagramSize,
-    mayFragment: transport.mayFragment,
-    start(receiver) {
-      transport.start({
-        datagram: receiver.datagram,
-        writable: receiver.writable,
-        failed(error) {
-          watch.failure ??=
-            error instanceof Error ? error : new QuicError('TransportLostError', String(error));
-          if (open) receiver.failed(error);
-        },
-      });
-    },
-    send: (data, address, port) => transport.send(data, address, port),
-    close() {
-      if (open) {
-        open = false;
-        transport.close();
-      }
-    },
-  };
-  if (transport.sendBatch) {
-    watch.transport.sendBatch = (data, size, address, port) =>
-      transport.sendBatch(data, size, address, port);
-  }
-  return watch;
-}
-
-function translator(watch) {
-  return (error) =>
-    watch.failure && (error?.source === 'session' || !(error instanceof Error))
-      ? watch.failure
-      : error;
-}
-
-const plain = (options) => {
-  const hashes = options.serverCertificateHashes?.map(({ algorithm, value }) => ({
-    algorithm,
-    value: bytesOf(value),
-  }));
+/** Options as the module takes them. */
+export function plain(options) {
   const ca = Array.isArray(options.ca) ? options.ca.join('\n') : options.ca;
-  return { ...options, ca, ...(hashes && { serverCertificateHashes: hashes }) };
-};
+  const hashes = options.serverCertificateHashes;
+  if (!Array.isArray(hashes)) return { ...options, ca };
+  const serverCertificateHashes = hashes.map((it) => ({
+    algorithm: it?.algorithm,
+    value: bytesOf(it?.value),
+  }));
+  return { ...options, ca, serverCertificateHashes };
+}
+
+/** What an application says when it closes something. */
+export const closeInfo = ({ closeCode = 0, reason = '' } = {}) => ({
+  closeCode: codeOf(closeCode),
+  reason: String(reason),
+});
+
+const free = (halves) => halves.forEach((it) => it.free());
 
 export class Connection {
   #raw;
   #translate;
   #closing;
+  #oversized = 0;
 
   constructor(raw, watch) {
     this.#raw = raw;
-    const translate = (this.#translate = translator(watch));
+    const translate = (this.#translate = translator(watch, () => this.#closing ?? watch.closing));
     this.closed = raw.closed().then((error) => {
       error = translate(error);
       if (error.name !== 'ConnectionClosedError') throw error;
-      return this.#closing ?? { closeCode: error.closeCode ?? 0, reason: error.reason ?? '' };
+      return { closeCode: error.closeCode ?? 0, reason: error.reason ?? '' };
     });
     // Not to look at it is no mistake.
     this.closed.catch(() => {});
@@ -91,24 +49,15 @@ export class Connection {
       () => raw.acceptBidirectional(),
       (halves) => this.#both(halves),
       translate,
+      free,
     );
     this.incomingUnidirectionalStreams = sequence(
       () => raw.acceptUnidirectional(),
       ([receive]) => readable(receive, translate),
       translate,
+      free,
     );
-    this.datagrams = {
-      readable: sequence(() => raw.readDatagram(), (data) => data, translate),
-      writable: new WritableStream({
-        write(chunk) {
-          // An error here is the datagram's, and does not end the stream of them.
-          return raw.sendDatagram(bytesOf(chunk));
-        },
-      }),
-      get maxDatagramSize() {
-        return raw.maxDatagramSize ?? 0;
-      },
-    };
+    this.datagrams = new Datagrams(raw, translate, () => (this.#oversized += 1));
   }
 
   #both([send, receive]) {
@@ -139,24 +88,25 @@ export class Connection {
     return writable(send, this.#translate);
   }
 
-  close({ closeCode = 0, reason = '' } = {}) {
-    this.#closing ??= { closeCode, reason };
-    this.#raw.close(closeCode, reason);
+  close(info) {
+    const closing = closeInfo(info);
+    this.#raw.close(closing.closeCode, closing.reason);
+    this.#closing ??= closing;
   }
 
   getStats() {
-    return this.#raw.stats;
+    return { ...this.#raw.stats, oversizedDatagrams: this.#oversized };
   }
 }
 
-/** Connect by `transport`, which is this connection's own. */
+/** Connect by `transport`, which is this connection's own: it is closed, whatever comes. */
 export async function connectBy(transport, { address, port, serverName }, options) {
   const { signal } = options;
-  signal?.throwIfAborted();
   const watch = watched(transport);
   let endpoint;
   try {
-    endpoint = new wasm.RawEndpoint(watch.transport, options);
+    signal?.throwIfAborted();
+    endpoint = new wasm.RawEndpoint(watch.transport, options, false);
   } catch (error) {
     watch.transport.close();
     throw error;
@@ -173,97 +123,40 @@ export async function connectBy(transport, { address, port, serverName }, option
     connection.closed.catch(() => {}).then(end);
     return connection;
   } catch (error) {
+    endpoint.close(0, '');
     end();
     signal?.throwIfAborted();
-    throw translator(watch)(error);
+    throw translator(watch, () => undefined)(error);
   } finally {
     signal?.removeEventListener('abort', abort);
   }
 }
 
-/** Whoever connects by `transport`, one after the other. */
-export class Server {
-  #endpoint;
-  #waiting = [];
-  #wanted = [];
-  #done = false;
-  #failure;
-  #closed;
-
-  constructor(transport, options) {
-    const watch = watched(transport);
-    try {
-      this.#endpoint = new wasm.RawEndpoint(watch.transport, plain(options));
-    } catch (error) {
-      watch.transport.close();
-      throw error;
+/** What `connect` begins with: `ready`, and host and port of `url`. */
+export async function prepare(url, options, ready) {
+  try {
+    options.signal?.throwIfAborted();
+    if (options.cert !== undefined || options.key !== undefined) {
+      throw invalid('`cert` and `key` are for servers: a client shows no certificate');
     }
-    this.address = {
-      address: this.#endpoint.localAddress,
-      port: this.#endpoint.localPort,
-    };
-    this.#accept(watch);
-  }
-
-  async #accept(watch) {
-    for (;;) {
-      const incoming = await this.#endpoint.accept();
-      if (incoming === undefined) break;
-      if (this.#waiting.length >= MAX_BACKLOG) {
-        incoming.refuse();
-        continue;
-      }
-      // Not awaited: a slow handshake holds nobody up. One that fails is the client's affair.
-      incoming.accept().then(
-        (raw) => this.#deliver(new Connection(raw, watch)),
-        () => {},
-      );
-    }
-    this.#done = true;
-    this.#failure = watch.failure;
-    for (const { resolve, reject } of this.#wanted.splice(0)) {
-      if (this.#failure) reject(this.#failure);
-      else resolve({ done: true, value: undefined });
-    }
-  }
-
-  #deliver(connection) {
-    const wanted = this.#wanted.shift();
-    if (wanted) wanted.resolve({ done: false, value: connection });
-    else this.#waiting.push(connection);
-  }
-
-  next() {
-    const value = this.#waiting.shift();
-    if (value) return Promise.resolve({ done: false, value });
-    if (this.#failure) return Promise.reject(this.#failure);
-    if (this.#done) return Promise.resolve({ done: true, value: undefined });
-    return new Promise((resolve, reject) => this.#wanted.push({ resolve, reject }));
-  }
-
-  [Symbol.asyncIterator]() {
-    // Leaving a loop does not close the server; the next loop goes on.
-    return { next: () => this.next(), [Symbol.asyncIterator]: () => this };
-  }
-
-  close({ closeCode = 0, reason = '' } = {}) {
-    this.#closed ??= (async () => {
-      this.#endpoint.close(closeCode, reason);
-      await this.#endpoint.waitIdle();
-      this.#endpoint.free();
-    })();
-    return this.#closed;
+    const at = target(url);
+    await unlessAborted(ready(), options.signal);
+    return at;
+  } catch (error) {
+    // It was the caller's, and is nobody's now.
+    if (typeof options.transport === 'object') options.transport?.close();
+    throw error;
   }
 }
 
 /** Host and port of a URL, whatever its scheme. */
-export function target(url) {
+function target(url) {
   let parsed;
   try {
     // Schemes that browsers do not know are parsed differently.
     parsed = new URL(String(url).replace(/^[a-z][a-z0-9+.-]*:/i, 'https:'));
   } catch {
-    throw new QuicError('InvalidArgumentError', `not a URL: ${url}`);
+    throw invalid(`not a URL: ${url}`);
   }
   return {
     host: parsed.hostname.replace(/^\[|\]$/g, ''),

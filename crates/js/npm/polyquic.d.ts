@@ -24,15 +24,36 @@ export function connect(url: string | URL, options?: ConnectOptions): Promise<Co
 /** Accept connections. In Node only. */
 export function listen(options: ListenOptions): Promise<Server>;
 
-/** Load the WebAssembly module before it is needed. `connect` and `listen` do, if nobody did. */
+/** Load the WebAssembly module before it is needed. `connect` and `listen` do, if nobody did. What failed is
+ *  tried anew at the next call. */
 export function ready(): Promise<void>;
+
+/** What there is here, and what there is not. */
+export function capabilities(): Capabilities;
+
+export interface Capabilities {
+  /** Connections without a relay. */
+  readonly udp: boolean;
+  /** `listen` without a transport of one's own. */
+  readonly listen: boolean;
+  /** Congestion is told before packets are lost (RFC 9000 section 13.4). */
+  readonly ecn: boolean;
+  /** The system cuts large sends into datagrams. */
+  readonly segmentationOffload: boolean;
+  readonly threads: boolean;
+  /** Key exchange that future quantum computers do not break. */
+  readonly postQuantum: boolean;
+  /** What {@link ConnectOptions.relayTransport} may be, without a `WebSocket` of one's own. Whether a relay
+   *  speaks it is another question. */
+  readonly relayTransports: readonly ('websocket' | 'webtransport')[];
+}
 
 /** What holds for each connection. */
 export interface TransportOptions {
   /** Protocols to agree on by TLS (RFC 7301), the most wanted first. Servers usually insist on one. */
   alpn?: string[];
   /** Send something after this many milliseconds of silence, to keep the connection (and what is on its
-   *  way) from giving it up. Default: never. */
+   *  way) from giving it up. 0, and the default: never. */
   keepAliveInterval?: number;
   /** Give the connection up after this many milliseconds without anything from the peer, or after what
    *  the peer says, if that is shorter. 0: never. Default: 30 seconds. */
@@ -53,23 +74,26 @@ export interface ConnectOptions extends TransportOptions {
    *  authorities that Node trusts. Browsers tell nobody whom they trust: there, this or
    *  {@link serverCertificateHashes} is needed. */
   ca?: string | string[];
-  /** Trust the servers that have one of these certificates, whatever else the certificate says. */
+  /** Trust the servers that have one of these certificates, whatever else the certificate says. Not
+   *  together with {@link ca}. */
   serverCertificateHashes?: CertificateHash[];
   /** The name that the certificate must be for. Default: the host of the URL. */
   serverName?: string;
-  /** The URL of a relay, `ws:` or `wss:` (`https:` for WebTransport), to reach the server by. `polyquic relay` is one. It sees
-   *  encrypted packets only. */
+  /** The URL of a relay, `ws:` or `wss:` (`https:` for WebTransport), to reach the server by.
+   *  `polyquic relay` is one. It sees encrypted packets only. */
   relay?: string | URL;
-  /** In browsers: how to speak to the relay. `"webtransport"` needs a relay that does
-   *  (`polyquic relay --webtransport`, at an `https:` URL) and a browser whose WebTransport carries
-   *  datagrams of 1200 bytes; lost packets then hold nothing up. Default: `"websocket"`. */
-  relayTransport?: 'websocket' | 'webtransport';
+  /** How to speak to the relay. `"webtransport"` needs a relay that does (`polyquic relay --webtransport`,
+   *  at an `https:` URL) and a browser whose WebTransport carries datagrams of 1200 bytes; lost packets
+   *  then hold nothing up. Node has none, which is an `UnsupportedError`. `"auto"`: WebTransport if it comes
+   *  about within three seconds, else a WebSocket at the same URL. Default: `"websocket"`. */
+  relayTransport?: 'websocket' | 'webtransport' | 'auto';
   /** For `"webtransport"`: trust relays that have one of these certificates, which must be valid for at most
    *  14 days. Default: those that the browser trusts. */
   relayCertificateHashes?: CertificateHash[];
   /** What moves the datagrams of this connection, or what makes it. */
   transport?: Transport | ((at: { host: string; port: number }) => Transport | Promise<Transport>);
-  /** In Node: which local address to send from. Default: any. */
+  /** In Node: which local address to send from. Of a server's addresses, those of its kind (IPv4 or IPv6)
+   *  are tried. Default: any. */
   localAddress?: { address?: string; port?: number };
   /** Gives up an attempt to connect. */
   signal?: AbortSignal;
@@ -96,8 +120,10 @@ export interface ListenOptions extends TransportOptions {
   transport?: Transport | (() => Transport | Promise<Transport>);
 }
 
-/** A server: `for await (const connection of server)` accepts, until it is closed. */
-export interface Server extends AsyncIterable<Connection> {
+/** A server, from {@link listen}: `for await (const connection of server)` accepts, until it is closed. */
+export class Server implements AsyncIterable<Connection> {
+  private constructor();
+  [Symbol.asyncIterator](): AsyncIterator<Connection, undefined>;
   /** What it listens on. */
   readonly address: Address;
   /** The next connection whose handshake is complete. */
@@ -107,7 +133,9 @@ export interface Server extends AsyncIterable<Connection> {
   close(info?: Partial<CloseInfo>): Promise<void>;
 }
 
-export interface Connection {
+/** A connection, from {@link connect} or a {@link Server}. */
+export class Connection {
+  private constructor();
   /** How it ended, if one of the two applications closed it. Rejects with a {@link QuicError} if it was
    *  lost. */
   readonly closed: Promise<CloseInfo>;
@@ -153,13 +181,18 @@ export interface BidirectionalStream {
 export type ReceiveStream = ReadableStream<Uint8Array> & AsyncIterable<Uint8Array>;
 
 /** Bytes to the peer. `write` is done when QUIC has taken them, `close` when the peer has all of them.
- *  `abort({ streamErrorCode })` gives the stream up. */
+ *  `abort({ streamErrorCode })` gives the stream up, whatever waits: a write or a close that does is rejected
+ *  with what was passed to `abort`. A `pipeTo` that is given up by its signal writes what it has taken first, as
+ *  the web platform has it, which may take until the peer reads: where that must not be, use a writer. */
 export type SendStream = WritableStream<BufferSource>;
 
 /** Messages that may be lost, or overtake each other. */
 export interface Datagrams {
   readonly readable: ReadableStream<Uint8Array> & AsyncIterable<Uint8Array>;
+  /** What is too large is dropped, and counted in {@link ConnectionStats.oversizedDatagrams}. */
   readonly writable: WritableStream<BufferSource>;
+  /** Send one, when there is room for it. Rejects with a `DatagramTooLargeError` if it is too large. */
+  send(data: BufferSource): Promise<void>;
   /** In bytes, at the moment; 0 if the peer takes none. */
   readonly maxDatagramSize: number;
 }
@@ -177,6 +210,8 @@ export interface ConnectionStats {
   congestionEvents: number;
   congestionWindow: number;
   pathMtu: number;
+  /** What `datagrams.writable` was given and did not send: it was larger than `maxDatagramSize`. */
+  oversizedDatagrams: number;
 }
 
 export interface Address {
@@ -205,13 +240,17 @@ export interface Address {
  *  | `RelayIdleError`, `RelayLimitError` | the relay was used too little, or too much |
  *  | `RelayClosedError` | the relay was shut down, or the connection to it was lost |
  *  | `RelayUnreachableError` | there is no relay |
+ *  | `RelayProtocolError` | what is there is no relay |
  *  | `TransportLostError` | the transport failed |
  *  | `UnresolvedError` | the server's name has no address |
+ *  | `LoadError` | the WebAssembly module cannot be had: `cause` |
  *  | `BindError` | the address to listen on is taken, or not this machine's: `code` |
  *  | `InvalidArgumentError` | an option makes no sense |
  *  | `UnsupportedError` | not in a browser, or not in this one |
  */
 export class QuicError extends Error {
+  /** For transports, whose errors connections end with. `details` become properties. */
+  constructor(name: string, message: string, details?: object);
   /** Whether a connection has ended, or only a stream. */
   readonly source?: 'session' | 'stream';
   readonly closeCode?: number;
@@ -232,7 +271,11 @@ export interface Transport {
   start(receiver: TransportReceiver): void;
   /** Send one datagram. `false` says that there is no room, and that it was not sent: call
    *  `receiver.writable()` when there is. What cannot be sent for any other reason is lost, as datagrams
-   *  may be. The array may be kept. */
+   *  may be; the first error that is thrown is written to the console, and is the `cause` of a
+   *  `TimeoutError` that follows. The array may be kept.
+   *
+   *  It is called in the middle of things: the receiver may be called from it, but no connection, stream or
+   *  server. */
   send(data: Uint8Array, address: string, port: number): boolean | void;
   /** Optional: send several at once, each `size` bytes long, except that the last may be shorter. */
   sendBatch?(data: Uint8Array, size: number, address: string, port: number): boolean | void;
@@ -254,7 +297,8 @@ export interface TransportReceiver {
   datagram(data: Uint8Array, address: string, port: number): void;
   /** There is room again. */
   writable(): void;
-  /** Nothing will ever arrive again. Connections end with this error. */
+  /** Nothing will ever arrive again. Connections end with this error if it is a {@link QuicError}, else with
+   *  a `TransportLostError` of which it is the `cause`. */
   failed(error: Error | string): void;
 }
 
@@ -265,13 +309,14 @@ export function webSocketTransport(
   options?: { signal?: AbortSignal; WebSocket?: typeof WebSocket },
 ): Promise<Transport>;
 
-/** WebTransport to a relay that has UDP, see {@link ConnectOptions.relayTransport}. In browsers only. Rejects
- *  with an `UnsupportedError` if there is none, or if its datagrams are too small. */
+/** WebTransport to a relay that has UDP, see {@link ConnectOptions.relayTransport}. Rejects with an
+ *  `UnsupportedError` if there is none (as in Node), or if its datagrams are too small. */
 export function webTransportTransport(
   relay: string | URL,
   target: { host: string; port: number },
   options?: { signal?: AbortSignal; relayCertificateHashes?: CertificateHash[] },
 ): Promise<Transport>;
 
-/** A UDP socket of Node's, bound when this returns. It has no ECN and no segmentation offload. */
+/** A UDP socket of Node's, bound when this returns. It has no ECN and no segmentation offload. Throws an
+ *  `UnsupportedError` in browsers. */
 export function dgramTransport(address?: string, port?: number): Transport;

@@ -1,23 +1,23 @@
 // Streams of bytes, on what the WebAssembly module has.
 
+import { bytesOf, codeOf } from './errors.js';
+
 /** The most that one read brings, in bytes. */
 const READ_BYTES = 64 * 1024;
 
 /** Written and not yet accepted by QUIC, in bytes, before a writer is asked to wait. */
 const WRITE_AHEAD_BYTES = 64 * 1024;
 
-const bytesOf = (chunk) => {
-  if (chunk instanceof Uint8Array) return chunk;
-  if (ArrayBuffer.isView(chunk)) {
-    return new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+/** Has `end` give a stream up, for `reason`. A code that makes no sense is returned as an error, and does
+ *  not keep the stream open. */
+function giveUp(end, reason) {
+  try {
+    end(codeOf(reason?.streamErrorCode ?? 0));
+  } catch (error) {
+    end(0);
+    return error;
   }
-  if (chunk instanceof ArrayBuffer) return new Uint8Array(chunk);
-  throw new TypeError('a chunk must be an ArrayBuffer or a view of one');
-};
-
-const codeOf = (reason) => reason?.streamErrorCode ?? 0;
-
-export { bytesOf };
+}
 
 /** `for await`, where the browser does not have it for streams yet. */
 export function iterable(stream) {
@@ -42,8 +42,14 @@ export function iterable(stream) {
 /** What the peer sends on a stream. Nothing is taken from QUIC before somebody reads, so that flow
  *  control holds the peer back. */
 export function readable(raw, translate) {
+  // A stream that was read to its end, or given up, is freed: not when the collector finds the time.
+  const free = () => {
+    raw?.free();
+    raw = undefined;
+  };
   const deliver = (controller, chunk) => {
     if (chunk === undefined) {
+      free();
       controller.close();
       // Whoever brought a buffer gets it back, empty.
       controller.byobRequest?.respond(0);
@@ -51,23 +57,27 @@ export function readable(raw, translate) {
       controller.enqueue(chunk);
     }
   };
+  const fail = (error) => {
+    free();
+    throw translate(error);
+  };
   return iterable(
     new ReadableStream({
       type: 'bytes',
       pull(controller) {
+        let read;
         try {
-          const read = raw.read(READ_BYTES);
-          if (!(read instanceof Promise)) return deliver(controller, read);
-          return read.then(
-            (chunk) => deliver(controller, chunk),
-            (error) => Promise.reject(translate(error)),
-          );
+          read = raw.read(READ_BYTES);
         } catch (error) {
-          throw translate(error);
+          fail(error);
         }
+        if (!(read instanceof Promise)) return deliver(controller, read);
+        return read.then((chunk) => deliver(controller, chunk), fail);
       },
       cancel(reason) {
-        raw.stop(codeOf(reason));
+        const wrong = giveUp((code) => raw.stop(code), reason);
+        free();
+        if (wrong) throw wrong;
       },
     }),
   );
@@ -75,37 +85,60 @@ export function readable(raw, translate) {
 
 /** What is sent to the peer on a stream. `close` waits until the peer has all of it. */
 export function writable(raw, translate) {
+  let wrong;
+  let reject;
+  // A write or a close that waits. It is rejected by an abort: nothing else would come to an end as long as
+  // the peer does not read.
+  const waiting = (promise) =>
+    new Promise((resolve, rejects) => {
+      reject = rejects;
+      promise.then(resolve, (error) => rejects(translate(error)));
+    });
   return new WritableStream(
     {
       start(controller) {
+        // The streams of the web call `abort` only after the write that waits.
+        controller.signal.addEventListener('abort', () => {
+          const { reason } = controller.signal;
+          if (raw) wrong = giveUp((code) => raw.reset(code), reason);
+          reject?.(reason);
+        });
         raw.stopped().then((error) => {
           if (error !== undefined) controller.error(translate(error));
+          raw.free();
+          raw = undefined;
         });
       },
       write(chunk) {
         try {
           const written = raw.write(bytesOf(chunk));
-          if (written === undefined) return undefined;
-          return written.catch((error) => Promise.reject(translate(error)));
+          return written && waiting(written);
         } catch (error) {
           throw translate(error);
         }
       },
       close() {
-        return raw.finish().catch((error) => Promise.reject(translate(error)));
+        return waiting(raw.finish());
       },
-      abort(reason) {
-        raw.reset(codeOf(reason));
+      abort() {
+        if (wrong) throw wrong;
       },
     },
-    new ByteLengthQueuingStrategy({ highWaterMark: WRITE_AHEAD_BYTES }),
+    // What is no bytes has no length, and is refused by `write`.
+    { highWaterMark: WRITE_AHEAD_BYTES, size: (chunk) => chunk?.byteLength ?? 0 },
   );
 }
 
-/** Streams that the peer opens, or datagrams: whatever `next` returns or promises, until the
- *  connection is closed. */
-export function sequence(next, wrap, translate) {
+/** Streams that the peer opens, or datagrams: whatever `next` returns or promises, until the connection is
+ *  closed. What comes when nobody wants it any more goes to `discard`. */
+export function sequence(next, wrap, translate, discard = () => {}) {
+  let wanted = true;
+  const deliver = (controller, item) => {
+    if (wanted) controller.enqueue(wrap(item));
+    else discard(item);
+  };
   const end = (controller, error) => {
+    if (!wanted) return;
     error = translate(error);
     // Closed by one of the two applications: the end, and not a failure.
     if (error.name === 'ConnectionClosedError') controller.close();
@@ -115,16 +148,20 @@ export function sequence(next, wrap, translate) {
     new ReadableStream(
       {
         pull(controller) {
+          let item;
           try {
-            const item = next();
-            if (!(item instanceof Promise)) return controller.enqueue(wrap(item));
-            return item.then(
-              (value) => controller.enqueue(wrap(value)),
-              (error) => end(controller, error),
-            );
+            item = next();
           } catch (error) {
             return end(controller, error);
           }
+          if (!(item instanceof Promise)) return deliver(controller, item);
+          return item.then(
+            (value) => deliver(controller, value),
+            (error) => end(controller, error),
+          );
+        },
+        cancel() {
+          wanted = false;
         },
       },
       { highWaterMark: 0 },

@@ -26,25 +26,24 @@ pub struct RawEndpoint {
 
 #[wasm_bindgen]
 impl RawEndpoint {
-    /// With `cert` among the options, it accepts connections.
+    /// One that accepts connections, if it is a `server`.
     ///
     /// # Errors
     ///
     /// An option or the transport is not usable.
     #[wasm_bindgen(constructor)]
-    pub fn new(transport: JsTransport, options: JsValue) -> Result<Self, JsValue> {
+    pub fn new(transport: JsTransport, options: JsValue, server: bool) -> Result<Self, JsValue> {
         let options = Options(options);
         let rt = WasmRuntime::new();
         let socket = JsSocket::new(transport).map_err(invalid)?;
         let local_addr = socket.local_addr().map_err(invalid)?;
         let transport = options.transport(socket.max_datagram_size())?;
-        let server = match options.text("cert")? {
-            None => None,
-            Some(_) => {
-                let mut config = ServerConfig::with_crypto(trust::server(&options)?);
-                config.transport_config(transport.clone());
-                Some(config)
-            }
+        let server = if server {
+            let mut config = ServerConfig::with_crypto(trust::server(&options)?);
+            config.transport_config(transport.clone());
+            Some(config)
+        } else {
+            None
         };
         let endpoint = Endpoint::with_socket(&rt, EndpointConfig::default(), server, socket)
             .map_err(invalid)?;

@@ -97,7 +97,9 @@ impl Options {
         max_datagram_size: usize,
     ) -> Result<Arc<TransportConfig>, JsValue> {
         let mut config = TransportConfig::default();
-        config.keep_alive_interval(self.duration("keepAliveInterval")?);
+        let keep_alive = self.duration("keepAliveInterval")?;
+        // QUIC would take zero for "at once, all the time".
+        config.keep_alive_interval(keep_alive.filter(|it| !it.is_zero()));
         if let Some(timeout) = self.duration("maxIdleTimeout")? {
             let timeout = (!timeout.is_zero()).then(|| timeout.try_into()).transpose();
             config.max_idle_timeout(timeout.map_err(|_| invalid("`maxIdleTimeout` is too long"))?);

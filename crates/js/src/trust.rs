@@ -32,7 +32,12 @@ pub(crate) fn client(options: &Options) -> Result<Arc<QuicClientConfig>, JsValue
     let provider = provider();
     let hashes = options.hashes("serverCertificateHashes")?;
     let verifier: Arc<dyn ServerCertVerifier> = match options.text("ca")? {
-        _ if !hashes.is_empty() => Arc::new(ByHash {
+        Some(_) if !hashes.is_empty() => {
+            return Err(invalid(
+                "`ca` or `serverCertificateHashes`: a server is trusted by one of the two",
+            ));
+        }
+        None if !hashes.is_empty() => Arc::new(ByHash {
             hashes,
             provider: provider.clone(),
         }),

@@ -3,11 +3,10 @@
 import assert from 'node:assert/strict';
 import { createHash, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { test } from 'node:test';
 import { MessageChannel } from 'node:worker_threads';
 
 import { certificate } from './certificate.js';
-import { quic } from './helper.js';
+import { quic, test } from './helper.js';
 import { startRelay } from './relay.js';
 
 const { connect, listen } = quic;

@@ -7,6 +7,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
+import { test as base } from 'node:test';
 import { promisify } from 'node:util';
 
 const packageDirectory = process.env.POLYQUIC_PACKAGE;
@@ -15,9 +16,19 @@ export const program = process.env.POLYQUIC_PROGRAM;
 export const quic = await import(path.join(packageDirectory, 'node.js'));
 export const hq = await import(path.join(packageDirectory, 'examples/hq.js'));
 
-export const EXECUTORS = ['smol', 'tokio', 'blocking', 'glommio'];
+export const EXECUTORS = ['smol', 'smol-multi', 'tokio', 'blocking', 'glommio'];
 
-export const run = promisify(execFile);
+/** Beyond what any test needs: one that takes longer hangs. */
+const WATCHDOG_MS = 120_000;
+
+/** A test that does not wait for ever. */
+export const test = (name, body) => base(name, { timeout: WATCHDOG_MS }, body);
+
+const execute = promisify(execFile);
+
+/** What a program wrote. One that hangs is killed. */
+export const run = (file, words, options) =>
+  execute(file, words, { timeout: WATCHDOG_MS, killSignal: 'SIGKILL', ...options });
 
 /** A directory that is gone after the test. */
 export function scratch(t) {
@@ -44,11 +55,16 @@ export async function hashOf(stream) {
 }
 
 /** `polyquic serve` on a free port of 127.0.0.1; ended with the test. */
-export async function nativeServer(t, executor, directory, ...more) {
+export const nativeServer = (t, executor, directory) => native(t, ['serve'], executor, directory);
+
+/** `polyquic perf server`, likewise. */
+export const perfServer = (t, executor) => native(t, ['perf', 'server'], executor);
+
+async function native(t, command, executor, ...rest) {
   const ca = path.join(scratch(t), 'ca.pem');
   const child = spawn(
     program,
-    ['serve', '--executor', executor, '--listen', '127.0.0.1:0', '--ca-out', ca, ...more, directory],
+    [...command, '--executor', executor, '--listen', '127.0.0.1:0', '--ca-out', ca, ...rest],
     { stdio: ['ignore', 'pipe', 'inherit'] },
   );
   t.after(async () => {

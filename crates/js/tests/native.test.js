@@ -4,10 +4,9 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { test } from 'node:test';
 
 import { certificate } from './certificate.js';
-import { EXECUTORS, hashOf, hq, nativeServer, program, quic, run, scratch, sha256, writeFile } from './helper.js';
+import { EXECUTORS, hashOf, hq, nativeServer, program, quic, run, scratch, sha256, test, writeFile } from './helper.js';
 
 const SIZES = [0, 1, 3_000_000];
 

@@ -15,10 +15,11 @@ const frame = (opcode, data) => {
   return Buffer.concat([header, data]);
 };
 
-/** `refuse` is `{ code, error, message }`, for every client. */
-export async function startRelay(t, { refuse } = {}) {
+/** `refuse` is `{ code, error, message }`, for every client; `hello` what is said instead of what should be. */
+export async function startRelay(t, { refuse, hello } = {}) {
   const server = http.createServer();
   const clients = new Set();
+  const says = new Set();
   const relay = { datagrams: 0, targets: [] };
   server.on('upgrade', (request, socket) => {
     const url = new URL(request.url, 'http://relay');
@@ -47,7 +48,9 @@ export async function startRelay(t, { refuse } = {}) {
     });
     if (refuse) return close(refuse.code, refuse.error, refuse.message);
     const [address, port] = target.split(':');
-    text({ target, maxDatagramSize: 1400 });
+    says.add((words) => socket.writable && socket.write(frame(1, Buffer.from(words))));
+    if (hello !== undefined) socket.write(frame(1, Buffer.from(hello)));
+    else text({ target, maxDatagramSize: 1400 });
     udp.on('message', (data) => socket.writable && socket.write(frame(2, data)));
     let rest = Buffer.alloc(0);
     socket.on('data', (data) => {
@@ -77,6 +80,8 @@ export async function startRelay(t, { refuse } = {}) {
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
   relay.url = `ws://127.0.0.1:${server.address().port}`;
+  relay.clients = clients;
+  relay.say = (words) => says.forEach((say) => say(words));
   relay.stop = (code, error, message) => clients.forEach((close) => close(code, error, message));
   t.after(() => {
     server.closeAllConnections();

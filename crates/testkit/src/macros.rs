@@ -29,6 +29,7 @@ macro_rules! conformance {
             a_finished_stream_takes_nothing_more,
             a_reset_reaches_the_reader,
             a_stop_reaches_the_writer,
+            ending_a_shared_stream_wakes_who_waits,
             stopped_waits_for_delivery,
             received_reset_tells,
             dropping_an_unfinished_sender_resets,

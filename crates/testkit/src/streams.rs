@@ -1,5 +1,10 @@
 //! Streams: what is written arrives, in order, once, and ends as it was ended.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
 use futures::future::{Either, join_all, select};
 use polyquic_core::{Dir, Side};
 use polyquic_endpoint::{
@@ -314,6 +319,55 @@ pub async fn a_stop_reaches_the_writer<R: Executor>(rt: R) {
     assert_eq!(send.write(b"z").await, Err(WriteError::Stopped(code(43))));
     assert_eq!(send.finish(), Ok(()), "no error, as the peer wants no more");
     drop(send);
+    check_alive(&pair.client, &pair.server).await;
+    pair.ends.finish().await;
+}
+
+/// Counts wake-ups.
+#[derive(Default)]
+struct Bell(AtomicUsize);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Whoever waits on a stream that is shared learns that it was reset, finished or stopped here.
+pub async fn ending_a_shared_stream_wakes_who_waits<R: Executor>(rt: R) {
+    let pair = Setup::new()
+        .transport(|transport| {
+            transport.stream_receive_window(code(1000));
+        })
+        .connect(&rt)
+        .await;
+    let end: [fn(&mut SendStream); 2] = [
+        |send| send.reset(code(46)).unwrap(),
+        |send| send.finish().unwrap(),
+    ];
+    for end in end {
+        let ((mut send, mut recv), theirs) = open_stream(&pair).await;
+        let bell = Arc::new(Bell::default());
+        let waker = Waker::from(bell.clone());
+        let cx = &mut Context::from_waker(&waker);
+        let data = [0; 1000];
+        while Pin::new(&mut send).poll_write(cx, &data).is_ready() {}
+        assert!(recv.poll_read(cx, &mut [0; 1]).is_pending());
+        assert_eq!(bell.0.load(Ordering::SeqCst), 0);
+        end(&mut send);
+        assert_eq!(bell.0.load(Ordering::SeqCst), 1, "the writer was not woken");
+        assert_eq!(
+            Pin::new(&mut send).poll_write(cx, &data),
+            Poll::Ready(Err(WriteError::ClosedStream))
+        );
+        recv.stop(code(47)).unwrap();
+        assert_eq!(bell.0.load(Ordering::SeqCst), 2, "the reader was not woken");
+        assert_eq!(
+            recv.poll_read(cx, &mut [0; 1]),
+            Poll::Ready(Err(ReadError::ClosedStream))
+        );
+        drop(theirs);
+    }
     check_alive(&pair.client, &pair.server).await;
     pair.ends.finish().await;
 }

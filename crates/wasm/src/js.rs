@@ -15,6 +15,9 @@ extern "C" {
     #[wasm_bindgen(js_name = clearTimeout)]
     pub(crate) fn clear_timeout(timeout: &JsValue);
 
+    #[wasm_bindgen(js_namespace = console, js_name = warn)]
+    pub(crate) fn console_warn(message: &str);
+
     #[wasm_bindgen(js_name = setImmediate)]
     fn set_immediate(run: &Function);
 
@@ -41,9 +44,14 @@ pub(crate) enum Soon {
     Message(MessagePort),
 }
 
+/// Whether a turn of the event loop asks the system's sockets, as in Node and its likes.
+pub(crate) fn has_immediate() -> bool {
+    Reflect::has(&global(), &"setImmediate".into()).unwrap_or(false)
+}
+
 impl Soon {
     pub(crate) fn new(run: Function) -> Self {
-        if Reflect::has(&global(), &"setImmediate".into()).unwrap_or(false) {
+        if has_immediate() {
             return Self::Immediate(run);
         }
         let channel = MessageChannel::new();

@@ -10,8 +10,8 @@ use polyquic_runtime::{Clock, Job, Runtime, Spawn};
 use wasm_bindgen::prelude::*;
 
 use crate::socket::{JsSocket, JsTransport, io_error};
-use crate::timers::WasmTimer;
-use crate::{clock, tasks};
+use crate::tasks;
+use crate::timers::{self, WasmTimer};
 
 /// A handle to JavaScript's event loop.
 #[derive(Clone, Default)]
@@ -94,7 +94,7 @@ impl Runtime for WasmRuntime {
     type Socket = JsSocket;
 
     fn clock(&self) -> Clock {
-        clock::clock()
+        timers::clock()
     }
 
     fn timer(&self) -> WasmTimer {

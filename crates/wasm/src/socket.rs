@@ -13,13 +13,15 @@ use js_sys::{Function, Object, Reflect, Uint8Array};
 use polyquic_runtime::{Capabilities, DatagramSocket, Received, RecvBatch, RecvMeta, Transmit};
 use wasm_bindgen::prelude::*;
 
-use crate::{clock, tasks, timers};
+use crate::{js, tasks, timers};
 
 /// Datagrams that are kept until the driver comes for them; what is more is dropped, as a full
 /// socket buffer does.
 const MAX_QUEUED_BYTES: usize = 4 << 20;
 
-/// Datagrams that one call to `sendBatch` may hold.
+/// Datagrams that one call to `sendBatch` may hold. The stack takes that for segmentation offload,
+/// since it is told by the same number; what it saves is the way from WebAssembly to JavaScript and
+/// back, per datagram.
 const BATCH_DATAGRAMS: usize = 32;
 
 #[wasm_bindgen]
@@ -37,7 +39,8 @@ extern "C" {
     ///     failed(message: string): void;
     ///   }): void;
     ///   /** One datagram. `false`: no room, not sent. What cannot be sent for any other reason is
-    ///    *  lost, as datagrams may be. The array may be kept. */
+    ///    *  lost, as datagrams may be. The array may be kept. It is called in the middle of things:
+    ///    *  the receiver may be called from it, and nothing else of polyquic. */
     ///   send(data: Uint8Array, address: string, port: number): boolean | void;
     ///   /** Optional: several, each `size` bytes long but for the last one. All or nothing. */
     ///   sendBatch?(data: Uint8Array, size: number, address: string, port: number): boolean | void;
@@ -92,6 +95,8 @@ pub struct JsSocket {
     inbox: Rc<Inbox>,
     /// The last address that was sent to, in JavaScript's form.
     destination: Option<(IpAddr, JsValue)>,
+    /// What `send` threw was reported.
+    has_thrown: bool,
     /// What JavaScript calls; dropped with the socket, so that a late call is an error there.
     _callbacks: Callbacks,
 }
@@ -116,8 +121,7 @@ struct Inbox {
 
 impl Inbox {
     fn datagram(&self, data: &Uint8Array, address: JsValue, port: f64) {
-        timers::look();
-        clock::datagram();
+        timers::datagram();
         let len = data.length() as usize;
         if len == 0 || self.bytes.get() + len > MAX_QUEUED_BYTES {
             return;
@@ -224,6 +228,7 @@ impl JsSocket {
             capabilities,
             inbox,
             destination: None,
+            has_thrown: false,
             _callbacks: Callbacks {
                 _datagram: datagram,
                 _writable: writable,
@@ -279,11 +284,17 @@ impl DatagramSocket for JsSocket {
             Some(size) => self.transport.send_batch(data, size as u32, address, port),
             None => self.transport.send(data, address, port),
         };
-        if sent.is_ok_and(|it| it == JsValue::FALSE) {
+        if sent.as_ref().is_ok_and(|it| *it == JsValue::FALSE) {
             *self.inbox.writer.borrow_mut() = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        // One that throws has lost it.
+        // One that throws has lost it. It may do so for each, of which one is enough to know.
+        if let Err(error) = &sent
+            && !std::mem::replace(&mut self.has_thrown, true)
+        {
+            let error = describe(error);
+            js::console_warn(&format!("polyquic: the transport does not send: {error}"));
+        }
         Poll::Ready(Ok(()))
     }
 

@@ -33,6 +33,9 @@ usage: cargo xtask wasm [options] [-- ARGUMENTS OF node --test]
 /// The name of cargo's profile, and of its directory.
 const PROFILE: &str = "wasm";
 
+/// Tries the types of the package.
+const TYPESCRIPT: &str = "typescript@5.9.3";
+
 /// Where the demonstration is served.
 const DEMO_ADDRESS: &str = "127.0.0.1:8080";
 
@@ -338,7 +341,13 @@ fn program(root: &Path) -> Result<PathBuf> {
 fn test(root: &Path, tested: &Tested, options: &Options) -> Result<()> {
     let mut node = Command::new("node");
     browser::prepare(root, &mut node, options.install)?;
+    let compiler = npm(
+        &root.join("target/npm-typescript"),
+        TYPESCRIPT,
+        options.install,
+    )?;
     node.current_dir(root.join("crates/js/tests"))
+        .env("POLYQUIC_TSC", compiler.join("typescript/lib/tsc.js"))
         .env("POLYQUIC_PACKAGE", &tested.package)
         .env("POLYQUIC_CONFORMANCE", &tested.suite)
         .env("POLYQUIC_PROGRAM", &tested.program)

@@ -2,9 +2,9 @@
 // fragmentation; the system's socket buffers are as large as the system allows.
 
 import dgram from 'node:dgram';
-import { isIPv6 } from 'node:net';
+import { isIP, isIPv6 } from 'node:net';
 
-import { QuicError } from '../errors.js';
+import { QuicError, invalid } from '../errors.js';
 
 /** For the system's buffers; it may allow less. */
 const SOCKET_BUFFER_BYTES = 4 << 20;
@@ -21,12 +21,20 @@ const lookup = (address, options, done) => {
 /** A transport on a UDP socket that is bound to a local address, when this returns. */
 export function dgramTransport(address = '0.0.0.0', port = 0) {
   const ipv6 = isIPv6(address);
+  if (!isIP(address)) throw invalid(`not an IP address: ${address}`);
+  // Node takes what is left of it in 16 bits.
+  if (!(Number.isInteger(port) && port >= 0 && port < 65536)) throw invalid(`not a port: ${port}`);
   const socket = dgram.createSocket({ type: ipv6 ? 'udp6' : 'udp4', lookup });
   let failure;
   socket.on('error', (error) => (failure = error));
-  // Exclusive, since workers of a cluster would otherwise ask their parent, which takes a while.
-  socket.bind({ address, port, exclusive: true });
+  try {
+    // Exclusive, since workers of a cluster would otherwise ask their parent, which takes a while.
+    socket.bind({ address, port, exclusive: true });
+  } catch (error) {
+    failure = error;
+  }
   if (failure) {
+    socket.close();
     throw new QuicError('BindError', failure.message, { code: failure.code, cause: failure });
   }
   for (const set of ['setRecvBufferSize', 'setSendBufferSize']) {

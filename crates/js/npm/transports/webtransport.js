@@ -1,8 +1,8 @@
 // Datagrams through a relay: WebTransport's to it, UDP from there. Unlike those in a WebSocket, they do not
 // wait for each other. `polyquic relay --webtransport` is one.
 
-import { QuicError } from '../errors.js';
-import { anywhere, parse, relayError, relayUrl, targetOf, unreachable } from './relay.js';
+import { QuicError, invalid, unlessAborted } from '../errors.js';
+import { anywhere, parse, relayError, relayUrl, strange, unreachable } from './relay.js';
 
 /** QUIC takes no path that carries less (RFC 9000 section 14). */
 const MIN_DATAGRAM_BYTES = 1200;
@@ -10,16 +10,25 @@ const MIN_DATAGRAM_BYTES = 1200;
 /** How many datagrams the browser may hold back before QUIC is told to wait. */
 const MAX_WAITING = 64;
 
+/** How many the browser keeps while the page is busy. What it drops, QUIC takes for lost. */
+const MAX_ARRIVED = 1024;
+
 /** A promise of a transport to `host` and `port` through the relay at the URL `relay`. */
 export async function webTransportTransport(relay, { host, port }, options = {}) {
   const { signal, relayCertificateHashes, WebTransport = globalThis.WebTransport } = options;
   signal?.throwIfAborted();
   if (!WebTransport) throw new QuicError('UnsupportedError', 'there is no WebTransport here');
-  const session = new WebTransport(relayUrl(relay, { host, port }), {
-    requireUnreliable: true,
-    congestionControl: 'low-latency',
-    ...(relayCertificateHashes && { serverCertificateHashes: relayCertificateHashes }),
-  });
+  const url = relayUrl(relay, { host, port }, { secure: 'https:' });
+  let session;
+  try {
+    session = new WebTransport(url, {
+      requireUnreliable: true,
+      congestionControl: 'low-latency',
+      ...(relayCertificateHashes && { serverCertificateHashes: relayCertificateHashes }),
+    });
+  } catch (cause) {
+    throw invalid(`WebTransport refuses its options: ${cause?.message}`, { cause });
+  }
   // Who does not look at these has not made a mistake.
   session.ready.catch(() => {});
   const closed = session.closed.then(
@@ -29,25 +38,24 @@ export async function webTransportTransport(relay, { host, port }, options = {})
     },
     () => relayError(relay, 1006, ''),
   );
-  const abort = () => session.close();
-  signal?.addEventListener('abort', abort);
   let hello;
   try {
-    const connected = await session.ready.then(
+    const connected = session.ready.then(
       () => true,
       () => false,
     );
-    signal?.throwIfAborted();
-    if (!connected) throw unreachable(relay);
+    if (!(await unlessAborted(connected, signal))) throw unreachable(relay);
     const first = message(session).catch(() => undefined);
-    hello = await Promise.race([first, closed.then((error) => ({ error }))]);
-    signal?.throwIfAborted();
+    const ended = closed.then((error) => ({ error }));
+    hello = await unlessAborted(Promise.race([first, ended]), signal);
+    if (hello && !hello.error && !hello.target) throw strange(relay);
     // What it says before it closes says no more than how it closes.
-    if (!hello?.target) throw await closed;
-  } finally {
-    signal?.removeEventListener('abort', abort);
+    if (!hello?.target) throw await unlessAborted(closed, signal);
+  } catch (error) {
+    session.close();
+    throw error;
   }
-  const maxDatagramSize = Math.min(session.datagrams.maxDatagramSize, hello.maxDatagramSize ?? 1452);
+  const maxDatagramSize = Math.min(session.datagrams.maxDatagramSize, hello.maxDatagramSize);
   if (maxDatagramSize < MIN_DATAGRAM_BYTES) {
     session.close();
     throw new QuicError(
@@ -56,9 +64,11 @@ export async function webTransportTransport(relay, { host, port }, options = {})
         `${MIN_DATAGRAM_BYTES}: use the relay's WebSocket`,
     );
   }
-  const target = targetOf(hello);
+  const { target } = hello;
   session.datagrams.outgoingHighWaterMark = MAX_WAITING;
-  const writer = session.datagrams.writable.getWriter();
+  session.datagrams.incomingHighWaterMark = MAX_ARRIVED;
+  // The specification is about to have the first, and no longer the second.
+  const writer = (session.datagrams.createWritable?.() ?? session.datagrams.writable).getWriter();
   let receiver;
   let waiting = false;
   const look = () => {

@@ -11,6 +11,19 @@ const { chromium } = await import(process.env.POLYQUIC_PLAYWRIGHT);
 /** Longer than anything takes here, so that a page that hangs says where. */
 export const PATIENCE_MS = 60_000;
 
+/** What `run` returns in `page`, which may hang: Playwright would wait for ever. */
+export async function inPage(page, run, argument) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`the page hangs in ${run}`)), PATIENCE_MS);
+  });
+  try {
+    return await Promise.race([page.evaluate(run, argument), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 export const launch = () =>
   chromium.launch({
     executablePath: process.env.POLYQUIC_CHROMIUM,

@@ -5,9 +5,9 @@
 import assert from 'node:assert/strict';
 import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { after, before, test } from 'node:test';
+import { after, before } from 'node:test';
 
-import { EXECUTORS, scratch, writeFile } from '../helper.js';
+import { EXECUTORS, scratch, test, writeFile } from '../helper.js';
 import { PATIENCE_MS, launch, start } from './chromium.js';
 
 const FILE_BYTES = 8_000_000;

@@ -3,11 +3,11 @@
 import assert from 'node:assert/strict';
 import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { after, before, test } from 'node:test';
+import { after, before } from 'node:test';
 
 import { certificate } from '../certificate.js';
-import { EXECUTORS, nativeServer, scratch, writeFile } from '../helper.js';
-import { PATIENCE_MS, launch, start } from './chromium.js';
+import { EXECUTORS, nativeServer, scratch, test, writeFile } from '../helper.js';
+import { PATIENCE_MS, inPage, launch, start } from './chromium.js';
 
 const FILE_BYTES = 4_000_000;
 
@@ -51,7 +51,8 @@ async function open(t, executor, { days = 7, allow } = {}) {
 
 /** Connects and fetches in the page; the hash, or the error's name and message. */
 const fetched = ({ page, url, options, fingerprint }, hold = false) =>
-  page.evaluate(
+  inPage(
+    page,
     async ([url, options, fingerprint, hold]) => {
       const { connect } = await import('./polyquic/browser.js');
       const value = new Uint8Array(fingerprint);
@@ -92,11 +93,22 @@ for (const executor of EXECUTORS) {
   });
 }
 
+test('a page takes WebTransport by itself, and says what there is', async (t) => {
+  const opened = await open(t, 'smol');
+  const options = { ...opened.options, relayTransport: 'auto' };
+  const { hash, pathMtu } = await fetched({ ...opened, options });
+  assert.equal(hash, opened.hash);
+  assert.ok(pathMtu >= 1200 && pathMtu < 1300, `${pathMtu}: that is a WebSocket's`);
+  const has = await inPage(opened.page, async () => (await import('./polyquic/browser.js')).capabilities());
+  assert.equal(has.udp, false);
+  assert.deepEqual(has.relayTransports, ['websocket', 'webtransport']);
+});
+
 test('a page is told that the relay went away', async (t) => {
   const opened = await open(t, 'smol');
   assert.equal((await fetched(opened, true)).hash, opened.hash);
   await opened.relay.end('SIGTERM');
-  const { error, code } = await opened.page.evaluate('window.ended');
+  const { error, code } = await inPage(opened.page, 'window.ended');
   assert.deepEqual([error, code], ['RelayClosedError', 'shutting-down']);
 });
 
