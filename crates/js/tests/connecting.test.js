@@ -6,7 +6,7 @@ import { cpSync, renameSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import path from 'node:path';
 
-import { quic, scratch, test } from './helper.js';
+import { quic, run, scratch, test } from './helper.js';
 import { made, pair } from './pair.js';
 
 /** A transport that counts how often it is closed. */
@@ -14,8 +14,8 @@ function counted() {
   const transport = quic.dgramTransport('127.0.0.1');
   const { close } = transport;
   transport.closed = 0;
-  transport.close = () => {
-    transport.closed += 1;
+  transport.close = function () {
+    this.closed += 1;
     close();
   };
   return transport;
@@ -60,16 +60,18 @@ test('a transport is closed, whatever an attempt fails by', async (t) => {
 
 test('an attempt is given up at any point', async (t) => {
   const url = 'https://127.0.0.1:9';
-  const controller = new AbortController();
-  let transport;
-  const making = () => {
-    transport = counted();
-    controller.abort();
-    return transport;
-  };
-  const { signal } = controller;
-  await assert.rejects(quic.connect(url, { ca: made.cert, transport: making, signal }), { name: 'AbortError' });
-  assert.equal(transport.closed, 1);
+  // With and without a name to look up after that.
+  for (const target of [undefined, { address: '127.0.0.1', port: 9 }]) {
+    const controller = new AbortController();
+    let transport;
+    const making = () => {
+      controller.abort();
+      return (transport = { ...counted(), target });
+    };
+    const { signal } = controller;
+    await assert.rejects(quic.connect(url, { ca: made.cert, transport: making, signal }), { name: 'AbortError' });
+    assert.equal(transport.closed, 1);
+  }
 
   // While the name is looked up, which may take longer than anybody wants to wait.
   const second = new AbortController();
@@ -119,6 +121,32 @@ test('a module that could not be had is asked for again', async (t) => {
   });
   renameSync(away, there);
   await ready();
+});
+
+test('a transport that fails leaves no timer', async (t) => {
+  const { listening } = await pair(t);
+  const script = `
+    import { connect, dgramTransport } from ${JSON.stringify(`${process.env.POLYQUIC_PACKAGE}/node.js`)};
+    const [url, ca] = process.argv.slice(1);
+    const transport = dgramTransport('127.0.0.1');
+    const { start } = transport;
+    let receiver;
+    transport.start = (it) => start((receiver = it));
+    const connection = await connect(url, { ca, alpn: ['test'], transport });
+    const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+    const left = () => process.getActiveResourcesInfo().filter((it) => it === 'Timeout');
+    // Until there is nothing to wait for but the idle timeout, in half a minute.
+    await sleep(500);
+    console.log(left().length);
+    receiver.failed(new Error('for a test'));
+    await connection.closed.catch((error) => console.log(error.name));
+    for (let look = 0; look < 1000 && left().length > 0; look++) await sleep(5);
+    console.log(left().length);
+  `;
+  const url = `https://127.0.0.1:${listening.address.port}`;
+  const words = ['--input-type=module', '--eval', script, url, made.cert];
+  const { stdout } = await run(process.execPath, words);
+  assert.equal(stdout, '1\nTransportLostError\n0\n');
 });
 
 test('a transport that throws is not silent', async (t) => {
