@@ -78,6 +78,13 @@ fn seeds_that_found_bugs_find_none() {
     }
 }
 
+/// The same of what was found since.
+#[test]
+fn two_rebinds_at_once_both_end() {
+    let violations = run_seed(500_977, &Options::default()).violations;
+    assert!(violations.is_empty(), "{violations:#?}");
+}
+
 /// Two processes, whose hash tables and addresses differ, see the same bytes at the same times.
 #[test]
 fn two_processes_agree_on_a_seed() {
