@@ -367,8 +367,11 @@ async fn rebound(shard: &EndpointRef) -> io::Result<SocketAddr> {
         ticket: Ticket::default(),
         set: |state| &mut state.rebinding,
         done: |state| {
-            let result = state.rebind_result.take()?;
-            Some(result.map(|()| state.local_addr))
+            // It stays, for whoever else waits for it.
+            Some(match state.rebind_result.as_ref()? {
+                Ok(()) => Ok(state.local_addr),
+                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            })
         },
     }
     .await

@@ -1,8 +1,7 @@
 //! Servers send no more than three times what they received to an address that did not prove to
 //! receive (RFC 9000 section 8), as seen on their link. quinn-proto looks before it writes a datagram
-//! whether anything may be sent, not how much: it may be too much by one datagram. And its probes for
-//! the path MTU, and what it asks a path that was left, do not look at all, so that an address that a
-//! client migrates to or from may get more. That is let pass.
+//! whether anything may be sent, not how much: it may be too much by one datagram, for each connection
+//! that begins at an address or comes to it from elsewhere (`core` keeps the limit over all moves).
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +15,8 @@ use crate::model::Model;
 /// The largest that servers send.
 const DATAGRAM_BYTES: u64 = 1452;
 
-/// Datagrams to an address that a client migrates to or from, beyond the limit.
-const MIGRATION_DATAGRAMS: u64 = 8;
+/// Of the connection ids that servers give out.
+const ID_BYTES: usize = 8;
 
 #[derive(Default)]
 struct Peer {
@@ -26,6 +25,8 @@ struct Peer {
     validated: bool,
     /// The connection ids that first packets from there were for.
     hellos: BTreeSet<Vec<u8>>,
+    /// The connection ids that short packets from there were for.
+    moved: BTreeSet<[u8; ID_BYTES]>,
     /// What quinn-proto sends beyond the limit.
     excess: u64,
 }
@@ -38,8 +39,6 @@ pub(crate) fn watch(access: &Access, model: &Rc<Model>, duplicates: bool) {
     // The model knows hosts, which know the links, which know the filter.
     let watching = Rc::downgrade(model);
     let copies = if duplicates { 2 } else { 1 };
-    // Per connection. Copies seem to be counted generously; not looked into.
-    let handshake = copies;
     access.filter_down(move |packet| {
         let mut peers = known.borrow_mut();
         // A server that has not accepted an attempt yet keeps what comes for it; quinn-proto then
@@ -54,14 +53,12 @@ pub(crate) fn watch(access: &Access, model: &Rc<Model>, duplicates: bool) {
         }
         let peer = peers.entry((packet.src, packet.dst)).or_default();
         peer.hellos.extend(hello);
-        // For each connection that may begin, or migrate.
-        let migrates = packet.payload.first().is_some_and(|it| it & 0x80 == 0);
-        peer.excess += DATAGRAM_BYTES
-            * if migrates {
-                MIGRATION_DATAGRAMS
-            } else {
-                handshake
-            };
+        // One for each connection that may begin, and for each that comes from elsewhere: over all its
+        // moves, `core` keeps to one.
+        let id = short_dcid(&packet.payload);
+        if id.is_none_or(|id| peer.moved.insert(id)) {
+            peer.excess += DATAGRAM_BYTES;
+        }
         peer.received += packet.payload.len() as u64 * copies;
         peer.validated |= validates(packet, peer.sent > 0);
         if let Some(model) = watching.upgrade() {
@@ -88,6 +85,9 @@ pub(crate) fn watch(access: &Access, model: &Rc<Model>, duplicates: bool) {
                     packet.payload.first()
                 )
             });
+        }
+        if let Some(model) = model.upgrade().filter(|_| !peer.validated) {
+            model.count("checks: amplification");
         }
         if !peer.validated && peer.sent > 3 * peer.received + peer.excess {
             let (sent, received) = (peer.sent, peer.received);
@@ -125,6 +125,12 @@ fn long_dcid(payload: &[u8]) -> Option<&[u8]> {
     let long = payload.first()? & 0x80 != 0;
     let length = usize::from(*payload.get(5)?);
     payload.get(6..6 + length).filter(|_| long)
+}
+
+/// Whom a packet with a short header is for.
+fn short_dcid(payload: &[u8]) -> Option<[u8; ID_BYTES]> {
+    let id = payload.get(1..=ID_BYTES)?.try_into().ok()?;
+    (payload[0] & 0x80 == 0).then_some(id)
 }
 
 /// Whether an Initial packet carries a token (RFC 9000 section 17.2.2).

@@ -15,6 +15,7 @@ use crate::model::{Conn, Key, Model, Side};
 use crate::plan::Plan;
 use crate::plan::transport::TransportPlan;
 use crate::plan::work::{End, StreamPlan, TaskPlan};
+use crate::plant::Plant;
 use crate::streams::{identify, patiently, pause, read, write};
 
 /// Bytes of a datagram before its contents.
@@ -27,15 +28,28 @@ pub(crate) struct App {
     pub(crate) plan: Rc<Plan>,
     pub(crate) host: Host,
     pub(crate) side: Side,
+    /// For [`Plant::Amplify`].
+    pub(crate) clients: Rc<Vec<std::net::SocketAddr>>,
 }
 
 impl App {
     /// Start a task, which the model knows of until it ends.
     pub(crate) fn spawn(&self, what: String, future: impl Future<Output = ()> + 'static) {
-        let going = self.model.begin(what);
+        let going = self.model.begin(self.side, what);
         self.host.spawn(async move {
             let _going = going;
             future.await;
+        });
+    }
+
+    /// Start a task that holds a handle to a connection: it ends when a client lets go of that in haste.
+    fn spawn_on(&self, conn: &Rc<Conn>, what: String, future: impl Future<Output = ()> + 'static) {
+        if self.side != Side::Client || !conn.hasty.get() {
+            return self.spawn(what, future);
+        }
+        let conn = conn.clone();
+        self.spawn(what, async move {
+            unless(Some(&conn), future).await;
         });
     }
 
@@ -56,10 +70,12 @@ impl App {
             let cancel = if cancels > 0 { 1.0 } else { 0.0 };
             cancels = cancels.saturating_sub(1);
             let opened = if both {
-                let opened = patiently(&self.host, &mut dice, cancel, conn.open_bi()).await;
+                let opened =
+                    patiently(&self.model, &self.host, &mut dice, cancel, conn.open_bi()).await;
                 opened.map(|it| it.map(|(send, recv)| (send, Some(recv))))
             } else {
-                let opened = patiently(&self.host, &mut dice, cancel, conn.open_uni()).await;
+                let opened =
+                    patiently(&self.model, &self.host, &mut dice, cancel, conn.open_uni()).await;
                 opened.map(|it| it.map(|send| (send, None)))
             };
             match opened {
@@ -86,23 +102,25 @@ impl App {
             self.transport(record, self.side),
             self.transport(record, self.side.other()),
         );
-        let make = |from, plan, pushes, bound| {
-            let half = Half::new(&self.model, record, from, plan, pushes, bound);
+        let make = |from, plan, pushes, bounds| {
+            let half = Half::new(&self.model, record, from, plan, pushes, bounds);
             half.id.set(Some(send.id()));
             half
         };
-        let bound = theirs.stream_window + ours.send_window;
-        let there = make(self.side, plan.there, plan.pushes, bound);
+        let bounds = |reader: &TransportPlan, writer: &TransportPlan| {
+            let (stream, all) = (reader.stream_window, reader.window);
+            (stream + writer.send_window, all + writer.send_window)
+        };
+        let there = make(self.side, plan.there, plan.pushes, bounds(theirs, ours));
         let name = format!("{there}");
         if let (Some(plan), Some(recv)) = (plan.back, recv) {
-            let bound = ours.stream_window + theirs.send_window;
-            let back = make(self.side.other(), plan, Vec::new(), bound);
+            let back = make(self.side.other(), plan, Vec::new(), bounds(ours, theirs));
             *there.back.borrow_mut() = Some(back.clone());
             let reading = read(self.model.clone(), self.host.clone(), back, recv);
-            self.spawn(format!("reads the answer to {name}"), reading);
+            self.spawn_on(record, format!("reads the answer to {name}"), reading);
         }
         let writing = write(self.model.clone(), self.host.clone(), there, send);
-        self.spawn(format!("writes {name}"), writing);
+        self.spawn_on(record, format!("writes {name}"), writing);
         pause(&self.host, plan.gap).await;
     }
 
@@ -118,11 +136,16 @@ impl App {
         let open = halves
             .iter()
             .filter(|it| it.from == self.side && it.is_opener() && it.is_both() == both)
-            .filter(|it| !it.may_be_freed())
+            .filter(|it| it.is_open())
             .count() as u64
             + 1;
-        // Rejected streams do not count, and are not known yet.
-        if open > limit && !record.early.get() {
+        // What was allowed before counts as long as nobody knows what is allowed now, and which streams
+        // were rejected.
+        if record.early.get() && !record.established.get() {
+            return;
+        }
+        self.model.count("checks: stream limits");
+        if open > limit {
             self.model.violation(
                 "stream limits",
                 format_args!(
@@ -169,7 +192,10 @@ impl App {
                 cancels -= 1;
                 match timeout(&self.host, dice.span(1, 50), accepting).await {
                     Ok(accepted) => accepted,
-                    Err(_) => continue,
+                    Err(_) => {
+                        self.model.count("cancelled futures");
+                        continue;
+                    }
                 }
             } else {
                 accepting.await
@@ -177,9 +203,12 @@ impl App {
             let Ok((send, recv)) = accepted else { return };
             let (this, conn) = (self.clone(), conn.clone());
             let id = recv.id();
-            self.spawn(format!("serves {id} at the {:?}", self.side), async move {
-                this.serve(conn, key, send, recv).await;
-            });
+            let what = format!("serves {id} at the {:?}", self.side);
+            let serving = async move { this.serve(conn, key, send, recv).await };
+            match self.model.by_key(&key) {
+                Some(record) => self.spawn_on(&record, what, serving),
+                None => self.spawn(what, serving),
+            }
         }
     }
 
@@ -199,7 +228,7 @@ impl App {
                 Some(back) => {
                     let name = format!("answers {half}");
                     let writing = write(self.model.clone(), self.host.clone(), back, send);
-                    self.spawn(name, writing);
+                    self.spawn_on(&half.conn, name, writing);
                 }
                 None => {
                     let what = format_args!("{half} was not opened for both directions");
@@ -222,6 +251,26 @@ impl App {
             drop(conn);
         }
         read(self.model.clone(), self.host.clone(), half, recv).await;
+    }
+
+    /// Update keys, unless the other side does so on this connection, or nothing was sent and
+    /// acknowledged since the last time: quinn-proto would all the same, and then the sides may lose
+    /// each other (see `docs/TESTING.md`).
+    pub(crate) fn update_keys(&self, conn: &Connection, record: &Conn) {
+        let stats = conn.stats();
+        let (sent, acked) = (stats.udp_tx.datagrams, stats.frame_rx.acks);
+        let may = record
+            .updated
+            .get()
+            .is_none_or(|(side, sent_then, acked_then)| {
+                side == self.side && sent > sent_then && acked > acked_then + 1
+            });
+        if !may {
+            return;
+        }
+        record.updated.set(Some((self.side, sent, acked)));
+        self.model.count("key updates");
+        conn.force_key_update();
     }
 
     /// Send datagrams as planned.
@@ -270,11 +319,29 @@ impl App {
     }
 
     async fn receive_datagrams(&self, conn: &Connection, key: Key) {
+        let mut dice = Dice::new(self.model.seed, format_args!("datagrams {key:?}"));
         loop {
             self.model.operation();
-            let Ok(data) = conn.read_datagram().await else {
-                return;
+            let slow = self
+                .model
+                .by_key(&key)
+                .and_then(|it| it.slow_datagrams.get());
+            let cancel = if slow.is_some() { 0.3 } else { 0.0 };
+            let reading = conn.read_datagram();
+            let read = patiently(&self.model, &self.host, &mut dice, cancel, reading).await;
+            let data = match read {
+                None => continue,
+                Some(Err(_)) => return,
+                Some(Ok(data)) => data,
             };
+            self.model.count("datagrams");
+            if self.model.has(Plant::Datagram) {
+                let _ = self.datagram_arrived(conn, key, &data);
+            }
+            if let Some(slow) = slow {
+                self.model.count("slow readers");
+                pause(&self.host, slow).await;
+            }
             if let Err(what) = self.datagram_arrived(conn, key, &data) {
                 self.model.violation("datagrams", what);
             }

@@ -4,15 +4,9 @@ use std::time::Duration;
 
 use polyquic::ConnectionError;
 
-use crate::model::Side;
+use crate::model::{Conn, Model, Side};
 use crate::plan::{Fault, Node, What};
 use crate::world::World;
-
-/// Tasks may run so often: for each packet sent, each operation of an application, and anyway.
-/// Measured over thousands of seeds, see `docs/TESTING.md`.
-pub(crate) const POLLS_PER_PACKET: u64 = 6;
-pub(crate) const POLLS_PER_OPERATION: u64 = 8;
-pub(crate) const POLLS_ANYWAY: u64 = 10_000;
 
 /// What is left to check when everything is over.
 pub(crate) fn at_the_end(world: &World) {
@@ -20,69 +14,92 @@ pub(crate) fn at_the_end(world: &World) {
     for half in model.halves.borrow().iter() {
         half.check(model);
     }
-    let (polls, packets) = (world.sim.polls(), world.sim.packets());
-    let operations = model.operations.get();
-    let bound = POLLS_PER_PACKET * packets + POLLS_PER_OPERATION * operations + POLLS_ANYWAY;
-    if polls > bound {
-        model.violation(
-            "wake-ups",
-            format_args!("{polls} polls for {packets} packets and {operations} operations"),
-        );
+    model.meters.close_window(model, &world.sim);
+}
+
+/// The sides of connections that hear nothing during a cut, and those that only answer to them.
+fn deaf(model: &Model, conn: &Conn, fault: &Fault) -> Option<[bool; 2]> {
+    let What::Cut(node, up, down) = fault.what else {
+        return None;
+    };
+    let plan = &model.plan;
+    if !plan.path(conn.client, conn.server).contains(&node) {
+        return None;
+    }
+    // A router may be on the way twice.
+    let twice = matches!(node, Node::Router(_))
+        && plan
+            .path(conn.client, conn.server)
+            .iter()
+            .filter(|it| **it == node)
+            .count()
+            > 1;
+    match node {
+        _ if twice => Some([true, true]),
+        Node::Server(_) => Some([up, down]),
+        Node::Router(_) if plan.serves(node, conn.server) => Some([up, down]),
+        // The way by the other interface is not cut.
+        _ if plan.has_second(conn.client) => None,
+        _ => Some([down, up]),
     }
 }
 
-/// At the end of a cut: no connection of the host may have outlived its idle timeout.
+/// Whether a connection is still there at one of its sides, although that heard nothing for the
+/// duration of a cut: an idle timeout twice over at the most.
 ///
-/// The bound is two timeouts, because what an application writes starts it once more (RFC 9000
-/// section 10.1); each is the idle timeout or three probe timeouts, whichever is longer; by clocks
-/// that are wrong by up to 5 %; and 10 s for what was on its way.
-pub(crate) fn dead_paths(world: &World, fault: &Fault) {
-    let What::Cut(node, true, true) = fault.what else {
-        return;
-    };
-    let (side, index) = match node {
-        // The way by the other interface is not cut.
-        Node::Client(n) if world.plan.clients[n].host.second.is_none() => (Side::Client, n),
-        Node::Server(n) => (Side::Server, n),
-        _ => return,
-    };
+/// Twice, because what an application writes starts it once more (RFC 9000 section 10.1). 10 s are for
+/// what was on its way. Who hears, but is not heard, gives up when the other side has done so.
+pub(crate) fn outlives(model: &Model, conn: &Conn, side: Side, fault: &Fault) -> Option<Duration> {
+    let deaf = deaf(model, conn, fault)?;
     let ends = fault.at + fault.lasts;
-    let disturbed = world.plan.faults().any(|other| {
-        let overlaps = other.at < ends && fault.at < other.at + other.lasts;
-        match &other.what {
-            What::Cut(at, ..) => *at == node && overlaps && !std::ptr::eq(other, fault),
-            // A machine that stands still notices later.
-            What::Pause(_) => overlaps,
-            _ => false,
-        }
+    let patience = model.plan.patience(conn.client, conn.server, ends, false)?;
+    let once = 2 * patience + Duration::from_secs(10);
+    let bound = if deaf[side as usize] { once } else { 2 * once };
+    let paused = model.plan.faults().any(|it| match it.what {
+        // A machine that stands still notices later.
+        What::Pause(Node::Client(n)) => n == conn.client && it.overlaps(fault.at, ends),
+        What::Pause(Node::Server(n)) => n == conn.server && it.overlaps(fault.at, ends),
+        // One that ends meanwhile.
+        What::Cut(..) => !std::ptr::eq(it, fault) && shares_a_node(it, fault),
+        _ => false,
     });
-    if disturbed {
-        return;
+    let began = match side {
+        Side::Client => conn.established.get(),
+        Side::Server => conn.attended.get(),
+    };
+    if fault.lasts <= bound || paused || !began || conn.began >= fault.at {
+        return None;
     }
-    for conn in world.model.connections.borrow().iter() {
-        let host = match side {
-            Side::Client => conn.client,
-            Side::Server => conn.server,
-        };
-        let client = world.plan.clients[conn.client].host.transport.idle;
-        let server = world.plan.servers[conn.server].host.transport.idle;
-        let Some(idle) = client.into_iter().chain(server).min() else {
-            continue;
-        };
-        let probe = 3 * 3 * world.plan.worst_round_trip() + Duration::from_secs(3);
-        let bound = 2 * idle.max(probe) * 105 / 100 + Duration::from_secs(10);
-        let lives = conn.established.get()
-            && host == index
-            && conn.began < fault.at
-            && conn.end(Side::Client).is_none()
-            && !conn.letting_go.get()
-            && !world.model.was_cut_short(conn, Side::Client);
-        if lives && fault.lasts > bound {
-            let lasts = fault.lasts;
-            world.model.violation(
-                "idle timeout",
-                format_args!("{conn} lives after {lasts:?} without a path, at most {bound:?}"),
-            );
+    model.count("checks: idle timeout");
+    let lives = conn.end(side).is_none()
+        && !(side == Side::Client && conn.letting_go.get())
+        && !model.was_cut_short(conn, side);
+    lives.then_some(bound)
+}
+
+/// Whether one of two cuts mends what the other one cut.
+fn shares_a_node(one: &Fault, other: &Fault) -> bool {
+    match (&one.what, &other.what) {
+        (What::Cut(a, ..), What::Cut(b, ..)) => {
+            a == b && one.overlaps(other.at, other.at + other.lasts)
+        }
+        _ => false,
+    }
+}
+
+/// At the end of a cut: no connection may have outlived it for long.
+pub(crate) fn dead_paths(model: &Model, fault: &Fault) {
+    for conn in model.connections.borrow().iter() {
+        for side in [Side::Client, Side::Server] {
+            if let Some(bound) = outlives(model, conn, side, fault) {
+                let lasts = fault.lasts;
+                model.violation(
+                    "idle timeout",
+                    format_args!(
+                        "{conn} lives at the {side:?} after {lasts:?} of {fault}, at most {bound:?}"
+                    ),
+                );
+            }
         }
     }
 }

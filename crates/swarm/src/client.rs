@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use polyquic::crypto::rustls::QuicClientConfig;
 use polyquic::sim::{Interface, identity};
@@ -11,10 +12,13 @@ use polyquic::{
 };
 
 use crate::app::{App, key, unless};
+use crate::half::{ReaderEnd, WriterEnd};
 use crate::model::{Conn, Event, Side};
-use crate::plan::Part;
+use crate::plan::more::Hasty;
 use crate::plan::work::{ConnectionPlan, Ending, TaskPlan};
-use crate::server::{Calendar, PORT};
+use crate::plan::{Kind, Part};
+use crate::plant::Plant;
+use crate::server::{Calendar, PORT, planted};
 use crate::streams::pause;
 
 /// How often a connection is tried.
@@ -31,11 +35,32 @@ fn config(app: &App, index: usize) -> ClientConfig {
         .with_root_certificates(roots)
         .with_no_client_auth();
     tls.enable_early_data = true;
+    if let Some(key_log) = &app.model.key_log {
+        tls.key_log = key_log.clone();
+    }
     let crypto = QuicClientConfig::try_from(tls).expect("it is for QUIC");
     let mut config = ClientConfig::new(Arc::new(crypto));
     let plan = &app.plan.clients[index];
-    config.transport_config(plan.host.transport.build());
+    config.transport_config(planted(app, &plan.host.transport).build());
     config
+}
+
+/// Where a client binds to.
+fn local(app: &App, index: usize) -> std::net::SocketAddr {
+    match app.plan.clients[index].dual {
+        true => ([0_u16; 8], 0).into(),
+        false => ([0_u8; 4], 0).into(),
+    }
+}
+
+fn endpoint(app: &App, index: usize) -> Option<Endpoint> {
+    match Endpoint::client(&app.host, local(app, index)) {
+        Ok(endpoint) => Some(endpoint),
+        Err(error) => {
+            app.model.violation("progress", error);
+            None
+        }
+    }
 }
 
 /// A client with all its connections.
@@ -62,13 +87,8 @@ pub(crate) fn start(
     let this = app.clone();
     app.spawn(format!("client {index}"), async move {
         let plan = this.plan.clone();
-        let local = match plan.clients[index].dual {
-            true => ([0_u16; 8], 0).into(),
-            false => ([0_u8; 4], 0).into(),
-        };
-        let endpoint = match Endpoint::client(&this.host, local) {
-            Ok(endpoint) => endpoint,
-            Err(error) => return this.model.violation("progress", error),
+        let Some(endpoint) = endpoint(&this, index) else {
+            return;
         };
         let client = Client {
             configs: Rc::new(plan.servers.iter().map(|_| config(&this, index)).collect()),
@@ -106,7 +126,20 @@ impl Client {
         }
         for (number, connection) in plan.clients[self.index].lanes[lane].iter().enumerate() {
             if plan.has(Part::Connection(self.index, lane, number)) {
-                self.connection(connection).await;
+                match connection.hasty {
+                    None => self.connection(connection).await,
+                    Some(_) => {
+                        // What it closes is nobody else's.
+                        let Some(endpoint) = endpoint(&self.app, self.index) else {
+                            return;
+                        };
+                        let own = Self {
+                            endpoint,
+                            ..self.clone()
+                        };
+                        own.connection(connection).await;
+                    }
+                }
             }
         }
     }
@@ -117,6 +150,10 @@ impl Client {
         let ip = self.addrs[plan.server][usize::from(plan.ipv6)];
         for attempt in 0..ATTEMPTS {
             let record = model.connect(self.index, plan.server);
+            record.pauses.set(plan.longest_pause());
+            record.key_updates.replace(plan.server_key_updates.clone());
+            record.slow_datagrams.set(plan.slow_datagrams);
+            record.hasty.set(plan.hasty.is_some());
             model.operation();
             model.log(|| format!("{record}: client connects, attempt {attempt}"));
             let connecting = self.endpoint.connect_with(
@@ -145,7 +182,10 @@ impl Client {
                     record.closes(Side::Client, 0);
                     match timeout(&app.host, patience, connecting).await {
                         Ok(result) => result,
-                        Err(_) => continue,
+                        Err(_) => {
+                            model.count("cancelled futures");
+                            continue;
+                        }
                     }
                 }
             };
@@ -160,7 +200,7 @@ impl Client {
                 }
                 Err(error) => {
                     model.connection_ended(&record, Side::Client, &error);
-                    sleep(&app.host, std::time::Duration::from_secs(1)).await;
+                    sleep(&app.host, Duration::from_secs(1)).await;
                 }
             }
         }
@@ -179,6 +219,11 @@ impl Client {
             let accepted = unless(Some(&record), accepted).await;
             app.model
                 .log(|| format!("{record}: 0-RTT accepted: {accepted:?}"));
+            match accepted {
+                Some(true) => app.model.count("0-RTT accepted"),
+                Some(false) => app.model.count("0-RTT rejected"),
+                None => {}
+            }
             record.rejected.set(accepted == Some(false));
             record.changed.notify();
             if let (Some(_), Some(key)) = (accepted, key(&conn)) {
@@ -199,7 +244,7 @@ impl Client {
                 }
             });
         }
-        let left = Rc::new(Cell::new(0));
+        let left = Rc::new(Cell::new(0_u32));
         for (removed, task) in &plan.tasks {
             if *removed {
                 continue;
@@ -213,6 +258,9 @@ impl Client {
                 left.set(left.get() - 1);
                 record.changed.notify();
             });
+        }
+        if let Some(hasty) = plan.hasty {
+            return self.hurry(conn, &record, &left, hasty).await;
         }
         let done = || record.end(Side::Client).is_some() || (left.get() == 0 && record.is_quiet());
         let code = 10_000 + record.id;
@@ -237,8 +285,60 @@ impl Client {
             }
             (None, _) => {
                 record.closes(Side::Client, code);
+                let code = code + u64::from(model.has(Plant::Close));
                 conn.close(VarInt::from_u32(code as u32), b"closed by the client");
                 conn.closed().await;
+            }
+        }
+    }
+
+    /// End a connection as soon as everything that the client writes is finished: that must be
+    /// delivered all the same.
+    async fn hurry(&self, conn: Connection, record: &Rc<Conn>, left: &Cell<u32>, hasty: Hasty) {
+        let (app, model) = (&self.app, &self.app.model);
+        let written = || {
+            let halves = record.halves.borrow();
+            let mut ours = halves.iter().filter(|it| it.from == Side::Client);
+            left.get() == 0 && ours.all(|it| it.writer.get() != WriterEnd::Open)
+        };
+        let done = || record.end(Side::Client).is_some() || written();
+        record.changed.until(done).await;
+        model.operation();
+        if record.end(Side::Client).is_some() {
+            return;
+        }
+        model.owe(record);
+        let halves = record.halves.borrow().clone();
+        match hasty {
+            Hasty::Drop => {
+                model.count("hasty drops");
+                record.closes(Side::Client, 0);
+                // A drop tells the peer to stop.
+                for half in halves {
+                    if half.from == Side::Server && half.reader.get() == ReaderEnd::Open {
+                        half.reader_ends(model, ReaderEnd::Dropped);
+                    }
+                }
+                if model.has(Plant::Haste) {
+                    conn.close(VarInt::from_u32(0), b"");
+                }
+                record.letting_go.set(true);
+                record.changed.notify();
+            }
+            Hasty::Close => {
+                model.count("hasty closes");
+                let code = 10_000 + record.id;
+                record.closes(Side::Client, code);
+                if model.has(Plant::Haste) {
+                    conn.close(VarInt::from_u32(code as u32), b"");
+                }
+                self.endpoint
+                    .close(VarInt::from_u32(code as u32), b"in haste");
+                drop(conn);
+                self.endpoint.wait_idle().await;
+                if self.endpoint.open_connections() != 0 {
+                    app.model.violation("closing", "idle, with connections");
+                }
             }
         }
     }
@@ -247,6 +347,11 @@ impl Client {
         let host = &self.app.host;
         match task {
             TaskPlan::Streams(streams) => {
+                if self.app.model.has(Plant::Unfair) && self.app.plan.kind != Kind::Mixed {
+                    // Until the shares were looked at, for the first of those that share.
+                    let late = self.index == 0 && record.late.replace(false);
+                    sleep(host, Duration::from_secs(if late { 12 } else { 0 })).await;
+                }
                 for stream in streams {
                     self.app.open(conn, record, stream).await;
                 }
@@ -255,7 +360,7 @@ impl Client {
             TaskPlan::KeyUpdate(after) => {
                 sleep(host, after).await;
                 if conn.close_reason().is_none() && record.established.get() {
-                    conn.force_key_update();
+                    self.app.update_keys(conn, record);
                 }
             }
             TaskPlan::Move(after) => {
@@ -264,13 +369,11 @@ impl Client {
                 if let Some(other) = self.interfaces.iter().find(|it| it.ip() != current) {
                     host.prefer(other);
                 }
-                let local = match self.app.plan.clients[self.index].dual {
-                    true => ([0_u16; 8], 0).into(),
-                    false => ([0_u8; 4], 0).into(),
-                };
                 self.app
                     .model
                     .log(|| format!("client {} moves", self.index));
+                self.app.model.moves(self.index);
+                let local = local(&self.app, self.index);
                 if let Err(error) = self.endpoint.rebind_addr(local).await {
                     let what = format_args!("rebinding: {error}");
                     self.app.model.violation("progress", what);

@@ -8,6 +8,7 @@ use polyquic::StreamId;
 
 use crate::model::{Conn, Model, Side};
 use crate::plan::work::{End, HalfPlan, ReadMode, StreamPlan};
+use crate::plant::Plant;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriterEnd {
@@ -50,10 +51,13 @@ pub(crate) struct Half {
     pub(crate) got: Cell<u64>,
     /// The writer was told that the peer has everything.
     pub(crate) confirmed: Cell<bool>,
+    /// Its client ended the connection in haste after it was finished, and there was nothing that could
+    /// keep it from being delivered.
+    pub(crate) owed: Cell<bool>,
     /// It was opened before the handshake was complete.
     early: bool,
-    /// More than this cannot be under way, in bytes.
-    bound: u64,
+    /// More than this cannot be under way, in bytes: of it, and of all streams of the connection.
+    bounds: (u64, u64),
 }
 
 impl Half {
@@ -63,7 +67,7 @@ impl Half {
         from: Side,
         plan: HalfPlan,
         pushes: Vec<StreamPlan>,
-        bound: u64,
+        bounds: (u64, u64),
     ) -> Rc<Self> {
         let mut halves = model.halves.borrow_mut();
         let half = Rc::new(Self {
@@ -79,8 +83,9 @@ impl Half {
             written: Cell::new(0),
             got: Cell::new(0),
             confirmed: Cell::new(false),
+            owed: Cell::new(false),
             early: !conn.established.get(),
-            bound,
+            bounds,
         });
         halves.push(half.clone());
         conn.halves.borrow_mut().push(half.clone());
@@ -122,22 +127,53 @@ impl Half {
 
     pub(crate) fn wrote(&self, model: &Model, count: u64) {
         self.written.set(self.written.get() + count);
-        let under_way = self.written.get().saturating_sub(self.got.get());
-        // Who reads everything at once does not say how much of it there is.
-        let visible = self.plan.mode != ReadMode::ToEnd && self.reader.get() == ReaderEnd::Open;
-        if visible && under_way > self.bound {
-            let bound = self.bound;
+        let under_way = |it: &Self| it.written.get().saturating_sub(it.got.get());
+        if self.is_visible() {
+            model.count("checks: stream window");
+            let (bytes, bound) = (under_way(self), self.bounds.0);
+            if bytes > bound {
+                model.violation(
+                    "flow control",
+                    format_args!("{self}: {bytes} bytes under way, allowed are {bound}"),
+                );
+            }
+        }
+        model.count("checks: connection window");
+        let halves = self.conn.halves.borrow();
+        let others = halves
+            .iter()
+            .filter(|it| it.from == self.from && it.is_visible());
+        let (bytes, bound) = (others.map(|it| under_way(it)).sum::<u64>(), self.bounds.1);
+        if bytes > bound {
             model.violation(
                 "flow control",
-                format_args!("{self}: {under_way} bytes under way, allowed are {bound}"),
+                format_args!(
+                    "{}: {bytes} bytes under way, allowed are {bound}",
+                    self.conn
+                ),
             );
         }
     }
 
+    /// Whether what was not read yet is known: not if it goes into a buffer until the end, or was
+    /// discarded by either side.
+    fn is_visible(&self) -> bool {
+        let rejected = self.early && self.conn.rejected.get();
+        let writes = matches!(self.writer.get(), WriterEnd::Open | WriterEnd::Finished);
+        let exact = self.plan.exact && matches!(self.plan.mode, ReadMode::Slice(_));
+        let reads = self.plan.mode != ReadMode::ToEnd && !exact;
+        writes && reads && self.reader.get() == ReaderEnd::Open && !rejected
+    }
+
     /// The reader got bytes that belong at `offset`.
     pub(crate) fn reads(&self, model: &Model, offset: u64, bytes: &[u8]) {
+        model.count("checks: integrity");
         let mut expected = vec![0; bytes.len()];
         Self::content(model.seed, self.index, offset, &mut expected);
+        if let Some(byte) = expected.last_mut().filter(|_| model.has(Plant::Byte)) {
+            // As if something else was what came.
+            *byte ^= 1;
+        }
         if expected != bytes {
             let len = bytes.len();
             model.violation(
@@ -158,6 +194,9 @@ impl Half {
     pub(crate) fn writer_ends(&self, model: &Model, end: WriterEnd) {
         model.log(|| format!("{self}: writer: {end:?} after {} bytes", self.written.get()));
         self.writer.set(end);
+        if matches!(end, WriterEnd::Stopped(_)) {
+            model.count("stops");
+        }
         if let WriterEnd::Stopped(code) = end {
             let ok = match self.reader.get() {
                 ReaderEnd::Stopped(stopped) => stopped == code,
@@ -179,6 +218,9 @@ impl Half {
     pub(crate) fn reader_ends(&self, model: &Model, end: ReaderEnd) {
         model.log(|| format!("{self}: reader: {end:?} after {} bytes", self.got.get()));
         self.reader.set(end);
+        if matches!(end, ReaderEnd::Reset(_)) {
+            model.count("resets");
+        }
         let writer = self.writer.get();
         let whole = self.got.get() == self.written.get();
         let ok = match end {
@@ -219,6 +261,15 @@ impl Half {
             .is_some_and(|id| id.dir() == polyquic::Dir::Bi)
     }
 
+    /// Whether the stream that this opened is known to be open: one of its directions is.
+    pub(crate) fn is_open(&self) -> bool {
+        let writes = self.back.borrow().as_ref().is_some_and(|back| {
+            // Who is told to stop may forget it before the application knows.
+            back.writer.get() == WriterEnd::Open && back.reader.get() == ReaderEnd::Open
+        });
+        !(self.early && self.conn.rejected.get()) && (writes || !self.may_be_freed())
+    }
+
     /// Whether the reader's stack may have forgotten it: the application learns of the end at its next
     /// read.
     pub(crate) fn may_be_freed(&self) -> bool {
@@ -245,20 +296,45 @@ impl Half {
         if writer == WriterEnd::Rejected && self.got.get() > 0 {
             model.violation("0-RTT", format_args!("{self}: was rejected, and read"));
         }
-        let crashed = model.was_cut_short(&self.conn, Side::Client)
-            || model.was_cut_short(&self.conn, Side::Server);
-        let complete = matches!(reader, ReaderEnd::Finished);
+        if writer != WriterEnd::Finished || self.plan.read_end != End::Regular {
+            return;
+        }
+        model.count("checks: delivery");
+        let conn = &self.conn;
+        let crashed = [Side::Client, Side::Server].map(|side| model.was_cut_short(conn, side));
+        if reader == ReaderEnd::Finished || crashed[0] || crashed[1] {
+            return;
+        }
+        let got = self.got.get();
         // The stack acknowledges 0-RTT data, but the application only gets connections whose
         // handshake is complete.
-        let complete = complete
-            || (self.from == Side::Client
-                && self.conn.early.get()
-                && self.conn.end(Side::Server).is_none());
-        if self.confirmed.get() && self.plan.read_end == End::Regular && !complete && !crashed {
-            let got = self.got.get();
+        let unseen =
+            self.from == Side::Client && conn.early.get() && conn.end(Side::Server).is_none();
+        // Who ends in haste does not read what came for it.
+        let ignored = self.from == Side::Server && conn.hasty.get();
+        if self.confirmed.get() && !unseen && !ignored {
             model.violation(
                 "delivery",
                 format_args!("{self}: acknowledged, but the reader: {reader:?} after {got} bytes"),
+            );
+        }
+        if self.owed.get() {
+            model.violation(
+                "delivery",
+                format_args!(
+                    "{self}: finished before the end, but the reader: {reader:?} after {got} bytes"
+                ),
+            );
+        }
+        // Whoever does not have all of it is told, and so is who wrote it, unless they ended it.
+        let told = |side| conn.end(side).is_some() || !conn.closed_with(side).is_empty();
+        let alive = conn.attended.get() && !(self.early && conn.rejected.get());
+        if alive && !(told(Side::Client) && told(Side::Server)) {
+            model.violation(
+                "delivery",
+                format_args!(
+                    "{self}: the reader: {reader:?} after {got} bytes, and nobody is told why"
+                ),
             );
         }
     }
@@ -279,7 +355,7 @@ fn name(seed: u64, index: u64) -> u64 {
 }
 
 /// splitmix64's finalizer.
-fn mix(value: u64) -> u64 {
+pub(crate) fn mix(value: u64) -> u64 {
     let mut it = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     it = (it ^ (it >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     it = (it ^ (it >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

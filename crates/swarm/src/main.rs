@@ -1,14 +1,18 @@
 //! `polyquic-swarm`: see `cargo xtask sim`.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+#[allow(unsafe_code)] // To count what is allocated.
+mod heap;
 mod many;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use polyquic_swarm::{Plan, run, shrink};
+use polyquic_swarm::{Options, Plan, Plant, commit, run, shrink};
+
+use many::Settings;
 
 const HELP: &str = "\
 Random simulations of polyquic, each from a seed, and what must hold in all of them.
@@ -22,6 +26,8 @@ usage: cargo xtask sim [OPTIONS]
   --capture DIR  with --seed: what hosts send and receive, as DIR/seed-N.pcapng
   --shrink N     the smallest part of the plan of seed N that still fails
   --threads T    instead of one per core
+  --limit S      how many real seconds a seed may take before it counts as hanging (default: 600)
+  --plant FAULT  plant a fault, which must be found: see `Plant`
 ";
 
 #[derive(Default)]
@@ -33,6 +39,8 @@ struct Arguments {
     verbose: bool,
     capture: Option<PathBuf>,
     threads: Option<usize>,
+    limit: Option<u64>,
+    plant: Option<Plant>,
 }
 
 fn parse() -> Result<Arguments, String> {
@@ -59,6 +67,8 @@ fn parse() -> Result<Arguments, String> {
             "--shrink" => arguments.shrink = Some(number(value()?)?),
             "--threads" => arguments.threads = Some(number(value()?)?.max(1) as usize),
             "--capture" => arguments.capture = Some(value()?.into()),
+            "--limit" => arguments.limit = Some(number(value()?)?),
+            "--plant" => arguments.plant = Some(value()?.parse()?),
             "--verbose" => arguments.verbose = true,
             "--help" | "-h" => {
                 print!("{HELP}");
@@ -78,36 +88,58 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if let Some(seed) = arguments.shrink {
-        let plan = shrink(&Plan::new(seed), |line| println!("{line}"));
-        print!("{plan}");
-        return verdict(&run(&plan, true, None).violations);
-    }
-    if let Some(seed) = arguments.seed {
-        return one(seed, &arguments);
-    }
     let threads = arguments
         .threads
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    let settings = Settings {
+        threads,
+        limit: Duration::from_secs(arguments.limit.unwrap_or(600)),
+        options: Options {
+            live_bytes: Some(heap::live_bytes),
+            plant: arguments.plant,
+            ..Options::default()
+        },
+    };
+    if let Some(seed) = arguments.shrink {
+        let plan = shrink(&Plan::new(seed), |line| println!("{line}"));
+        print!("{plan}");
+        let options = Options {
+            verbose: true,
+            ..settings.options
+        };
+        return verdict(&run(&plan, &options).violations);
+    }
+    if let Some(seed) = arguments.seed {
+        return many::watched(seed, settings.limit, || one(seed, &arguments, &settings));
+    }
     let passed = match arguments.seeds {
-        Some((from, to)) => many::range(from, to, threads),
+        Some((from, to)) => many::range(from, to, &settings),
         None => {
             let minutes = arguments.minutes.unwrap_or(1.0);
-            many::random(Duration::from_secs_f64(minutes * 60.0), threads)
+            many::random(Duration::from_secs_f64(minutes * 60.0), &settings)
         }
     };
     ExitCode::from(u8::from(!passed))
 }
 
-fn one(seed: u64, arguments: &Arguments) -> ExitCode {
-    let plan = Plan::new(seed);
+fn one(seed: u64, arguments: &Arguments, settings: &Settings) -> ExitCode {
+    println!("commit {}", commit());
+    let plan = match std::panic::catch_unwind(|| Plan::new(seed)) {
+        Ok(plan) => plan,
+        Err(_) => return verdict(&["panics: while planning".into()]),
+    };
     print!("{plan}");
     let capture = arguments.capture.as_ref();
     let capture = capture.map(|folder| folder.join(format!("seed-{seed}.pcapng")));
-    let outcome = run(&plan, arguments.verbose, capture.as_deref());
+    let options = Options {
+        verbose: arguments.verbose,
+        capture: capture.as_deref(),
+        ..settings.options
+    };
+    let outcome = run(&plan, &options);
     println!(
         "{} connections ({} timed out), {} halves of streams, {} bytes, {} packets, {} polls, {} \
-         operations, {:?} of virtual time, {} known faults",
+         operations, {:?} of virtual time, {} timeouts for a reason, heap at most {} kB",
         outcome.connections,
         outcome.timed_out,
         outcome.halves,
@@ -116,7 +148,8 @@ fn one(seed: u64, arguments: &Arguments) -> ExitCode {
         outcome.polls,
         outcome.operations,
         outcome.elapsed,
-        outcome.known,
+        outcome.excused,
+        outcome.peak >> 10,
     );
     let verdict = verdict(&outcome.violations);
     println!("trace {}", outcome.trace);

@@ -1,10 +1,10 @@
 //! Many seeds, on all cores.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use polyquic_swarm::{Outcome, Plan, run};
+use polyquic_swarm::{Coverage, Options, Outcome, commit, run_seed};
 
 /// Resident memory may grow by so much after the first seeds, in bytes.
 const GROWTH_BYTES: u64 = 200 << 20;
@@ -23,9 +23,12 @@ struct Sums {
     connections: u64,
     timed_out: u64,
     bytes: u64,
-    known: u64,
-    /// Largest of polls beyond 10,000 per packet and operation.
-    ratio: (f64, u64),
+    excused: u64,
+    /// Largest shares of what was allowed, and of which seed: of tasks that run, and of memory.
+    shares: [(f64, u64); 2],
+    peak: u64,
+    left: isize,
+    coverage: Coverage,
     fairness: Vec<(f64, u64)>,
     memory: Option<u64>,
     largest: u64,
@@ -41,12 +44,16 @@ impl Sums {
         self.connections += outcome.connections;
         self.timed_out += outcome.timed_out;
         self.bytes += outcome.bytes;
-        self.known += outcome.known;
-        let work = (outcome.packets + outcome.operations).max(1) as f64;
-        let ratio = outcome.polls.saturating_sub(10_000) as f64 / work;
-        if ratio > self.ratio.0 {
-            self.ratio = (ratio, seed);
+        self.excused += outcome.excused;
+        let (polls, memory) = outcome.shares;
+        for (largest, share) in self.shares.iter_mut().zip([polls, memory]) {
+            if share > largest.0 {
+                *largest = (share, seed);
+            }
         }
+        self.peak = self.peak.max(outcome.peak);
+        self.left = self.left.max(outcome.left);
+        self.coverage.add(&outcome.coverage);
         self.fairness.extend(outcome.fairness.map(|it| (it, seed)));
         let memory = resident();
         self.largest = self.largest.max(memory);
@@ -69,22 +76,28 @@ impl Sums {
         };
         println!(
             "{} seeds in {seconds:.0} s ({:.1}/s, {:.0} virtual seconds per second)\n  \
-             {} connections ({} timed out), {} MB read, {} packets, {} polls, {} operations\n  \
-             polls beyond 10,000 per packet and operation at most {:.2} (seed {}), fairness at least \
-             {fairness}, known faults {}, memory {} MB, {} MB more than after {WARM_SEEDS} seeds\n  \
+             {} connections ({} timed out, {} timeouts of either side for a reason), {} MB read, \
+             {} packets, {} polls, {} operations\n  \
+             of what is allowed at most {:.0} % of polls (seed {}), {:.0} % of memory (seed {}); \
+             equality of shares at least {fairness}\n  \
+             heap at most {} kB, {} kB left; resident {} MB, {} MB more than after {WARM_SEEDS} seeds\n  \
              {} failed",
             self.seeds,
             self.seeds as f64 / seconds,
             self.virtual_time.as_secs_f64() / seconds,
             self.connections,
             self.timed_out,
+            self.excused,
             self.bytes >> 20,
             self.packets,
             self.polls,
             self.operations,
-            self.ratio.0,
-            self.ratio.1,
-            self.known,
+            self.shares[0].0 * 100.0,
+            self.shares[0].1,
+            self.shares[1].0 * 100.0,
+            self.shares[1].1,
+            self.peak >> 10,
+            self.left >> 10,
             self.largest >> 20,
             self.growth() >> 20,
             self.failed.len(),
@@ -103,36 +116,98 @@ fn lock(sums: &Mutex<Sums>) -> MutexGuard<'_, Sums> {
     sums.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How seeds are played.
+pub(crate) struct Settings {
+    pub(crate) threads: usize,
+    /// In real time, for one seed.
+    pub(crate) limit: Duration,
+    pub(crate) options: Options<'static>,
+}
+
 /// These seeds. Returns whether all passed.
-pub(crate) fn range(from: u64, to: u64, threads: usize) -> bool {
+pub(crate) fn range(from: u64, to: u64, settings: &Settings) -> bool {
     let next = AtomicU64::new(from);
-    each(threads, || {
+    each(settings, || {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         (seed < to).then_some(seed)
     })
 }
 
 /// Seeds that nobody tried before, for this long. Returns whether all passed.
-pub(crate) fn random(time: Duration, threads: usize) -> bool {
+pub(crate) fn random(time: Duration, settings: &Settings) -> bool {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let first = since.map_or(0, |it| it.as_millis() as u64) % 1_000_000_000_000 * 1000;
     let (started, next) = (Instant::now(), AtomicU64::new(first));
-    println!("seeds from {first} on, for {time:?}, {threads} threads");
-    each(threads, || {
+    let threads = settings.threads;
+    println!(
+        "seeds from {first} on, for {time:?}, {threads} threads, commit {}",
+        commit()
+    );
+    each(settings, || {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         (started.elapsed() < time).then_some(seed)
     })
 }
 
-fn each(threads: usize, next: impl Fn() -> Option<u64> + Sync) -> bool {
+/// What each thread plays, and since when.
+type Playing = Mutex<Vec<Option<(u64, Instant)>>>;
+
+/// Tell which seed goes on for longer than `limit`, and end the process: its thread cannot be ended.
+fn watch(playing: &Playing, limit: Duration, over: &AtomicBool) {
+    while !over.load(Ordering::Relaxed) {
+        std::thread::park_timeout(Duration::from_secs(1));
+        let playing = playing.lock().unwrap_or_else(PoisonError::into_inner);
+        let hangs = playing.iter().flatten().find(|it| it.1.elapsed() > limit);
+        if let Some((seed, _)) = hangs {
+            println!(
+                "HANGS seed {seed}, commit {}, for more than {limit:?}",
+                commit()
+            );
+            println!("  replay with: cargo xtask sim --seed {seed} --verbose");
+            std::process::abort();
+        }
+    }
+}
+
+/// Have `play` done on this thread; if it takes longer than `limit`, the seed is printed and the
+/// process ends.
+pub(crate) fn watched<T>(seed: u64, limit: Duration, play: impl FnOnce() -> T) -> T {
+    let (playing, over) = (
+        Mutex::new(vec![Some((seed, Instant::now()))]),
+        AtomicBool::new(false),
+    );
+    std::thread::scope(|scope| {
+        let watching = scope.spawn(|| watch(&playing, limit, &over));
+        let result = play();
+        over.store(true, Ordering::Relaxed);
+        watching.thread().unpark();
+        result
+    })
+}
+
+fn each(settings: &Settings, next: impl Fn() -> Option<u64> + Sync) -> bool {
     let (sums, started) = (Mutex::new(Sums::default()), Instant::now());
     let printed = Mutex::new(Instant::now());
+    let playing: Playing = Mutex::new(vec![None; settings.threads]);
+    let (over, players) = (AtomicBool::new(false), AtomicUsize::new(settings.threads));
     std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
+        let watching = scope
+            .spawn(|| watch(&playing, settings.limit, &over))
+            .thread()
+            .clone();
+        for index in 0..settings.threads {
+            let (watching, playing, over, players) = (watching.clone(), &playing, &over, &players);
+            let (sums, printed, next) = (&sums, &printed, &next);
+            scope.spawn(move || {
+                let note = |seed: Option<u64>| {
+                    let mut playing = playing.lock().unwrap_or_else(PoisonError::into_inner);
+                    playing[index] = seed.map(|it| (it, Instant::now()));
+                };
                 while let Some(seed) = next() {
-                    let outcome = run(&Plan::new(seed), false, None);
-                    let mut sums = lock(&sums);
+                    note(Some(seed));
+                    let outcome = run_seed(seed, &settings.options);
+                    note(None);
+                    let mut sums = lock(sums);
                     sums.add(seed, &outcome);
                     if !outcome.violations.is_empty() {
                         sums.failed.push(seed);
@@ -144,11 +219,18 @@ fn each(threads: usize, next: impl Fn() -> Option<u64> + Sync) -> bool {
                         sums.print(started.elapsed());
                     }
                 }
+                if players.fetch_sub(1, Ordering::Relaxed) == 1 {
+                    over.store(true, Ordering::Relaxed);
+                    watching.unpark();
+                }
             });
         }
     });
     let sums = lock(&sums);
     sums.print(started.elapsed());
+    for (what, count) in sums.coverage.iter() {
+        println!("  {count:>10} {what}");
+    }
     if sums.growth() > GROWTH_BYTES {
         println!("violated: memory: {} MB more", sums.growth() >> 20);
         return false;
@@ -162,7 +244,7 @@ fn each(threads: usize, next: impl Fn() -> Option<u64> + Sync) -> bool {
 fn report(seed: u64, outcome: &Outcome) {
     println!(
         "FAILED seed {seed}, commit {}, after {:?} of virtual time",
-        polyquic_swarm::commit(),
+        commit(),
         outcome.elapsed
     );
     for violation in outcome.violations.iter().take(5) {

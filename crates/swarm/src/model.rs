@@ -6,12 +6,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use polyquic::rustls::KeyLog;
 use polyquic::{Clock, ConnectionError, StreamId, TransportErrorCode};
 
-use crate::half::Half;
+use crate::Options;
+use crate::coverage::Coverage;
+use crate::half::{Half, WriterEnd};
+use crate::meters::Meters;
+use crate::plan::Plan;
+use crate::plan::work::End;
+use crate::plant::Plant;
+
+/// How long closing and dropping wait for finished streams to be delivered.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// A shorter idle timeout may be over before a packet that was lost again and again gets through.
+const LOSSES_COST: Duration = Duration::from_secs(20);
 
 /// With which servers close what is left when everything is over.
 pub(crate) const SHUTDOWN: u64 = 7;
@@ -83,6 +97,20 @@ pub(crate) struct Conn {
     pub(crate) letting_go: Cell<bool>,
     /// Streams that the server is going to open.
     pub(crate) pushes: Cell<usize>,
+    /// The server's application got it.
+    pub(crate) attended: Cell<bool>,
+    /// The longest that applications say nothing on it, as planned.
+    pub(crate) pauses: Cell<Duration>,
+    /// Wake-ups of the server, to update keys, as planned.
+    pub(crate) key_updates: RefCell<Vec<Duration>>,
+    /// Who updates keys, and datagrams sent and ACK frames received when it last did.
+    pub(crate) updated: Cell<Option<(Side, u64, u64)>>,
+    /// How long readers of datagrams stand still after each.
+    pub(crate) slow_datagrams: Cell<Option<Duration>>,
+    /// For [`Plant::Unfair`].
+    pub(crate) late: Cell<bool>,
+    /// The client does not wait for what it finished.
+    pub(crate) hasty: Cell<bool>,
     /// Numbers and sizes of datagrams that were sent, by side, and whether they arrived.
     datagrams: [RefCell<BTreeMap<u64, (usize, bool)>>; 2],
 }
@@ -97,7 +125,7 @@ impl Conn {
         self.codes[side as usize].borrow_mut().push(code);
     }
 
-    fn closed_with(&self, side: Side) -> Vec<u64> {
+    pub(crate) fn closed_with(&self, side: Side) -> Vec<u64> {
         self.codes[side as usize].borrow().clone()
     }
 
@@ -165,6 +193,18 @@ pub(crate) struct Model {
     pub(crate) verbose: bool,
     /// Nothing may fail.
     pub(crate) calm: bool,
+    pub(crate) plan: Rc<Plan>,
+    pub(crate) plant: Option<Plant>,
+    /// Where TLS logs its secrets, for a capture.
+    pub(crate) key_log: Option<Arc<dyn KeyLog>>,
+    /// For [`Plant::Memory`].
+    pub(crate) hoard: RefCell<Vec<Vec<u8>>>,
+    /// Since when all links are good, and stay so.
+    pub(crate) good_since: Cell<Option<Duration>>,
+    /// When clients moved.
+    moved: RefCell<Vec<(usize, Duration)>>,
+    coverage: RefCell<Coverage>,
+    pub(crate) meters: Meters,
     clock: Clock,
     base: Instant,
     pub(crate) halves: RefCell<Vec<Rc<Half>>>,
@@ -174,11 +214,11 @@ pub(crate) struct Model {
     pub(crate) attended: RefCell<BTreeSet<Key>>,
     unknown: RefCell<Vec<Unknown>>,
     violations: RefCell<Vec<String>>,
-    /// Known faults of others that were met.
-    pub(crate) known: Cell<u64>,
+    /// Timeouts for which there was a reason.
+    pub(crate) excused: Cell<u64>,
     /// What applications asked the stack to do.
     pub(crate) operations: Cell<u64>,
-    going: RefCell<BTreeMap<u64, String>>,
+    going: RefCell<BTreeMap<u64, (Side, String)>>,
     next: Cell<u64>,
     lives: RefCell<BTreeMap<(Side, usize), u32>>,
     pub(crate) refused: Cell<bool>,
@@ -189,11 +229,24 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub(crate) fn new(seed: u64, calm: bool, verbose: bool, clock: Clock) -> Rc<Self> {
+    pub(crate) fn new(
+        plan: &Rc<Plan>,
+        clock: Clock,
+        key_log: Option<Arc<dyn KeyLog>>,
+        options: &Options<'_>,
+    ) -> Rc<Self> {
         Rc::new(Self {
-            seed,
-            verbose,
-            calm,
+            seed: plan.seed,
+            verbose: options.verbose,
+            calm: plan.calm,
+            plan: plan.clone(),
+            plant: options.plant,
+            key_log,
+            hoard: RefCell::default(),
+            good_since: Cell::new(None),
+            moved: RefCell::default(),
+            coverage: RefCell::default(),
+            meters: Meters::new(options.live_bytes),
             base: clock.now(),
             clock,
             halves: RefCell::default(),
@@ -202,7 +255,7 @@ impl Model {
             attended: RefCell::default(),
             unknown: RefCell::default(),
             violations: RefCell::default(),
-            known: Cell::default(),
+            excused: Cell::default(),
             operations: Cell::default(),
             going: RefCell::default(),
             next: Cell::default(),
@@ -240,19 +293,48 @@ impl Model {
 
     pub(crate) fn operation(&self) {
         self.operations.set(self.operations.get() + 1);
+        self.meters.look(self);
     }
 
-    /// Note a task until what is returned is dropped.
-    pub(crate) fn begin(self: &Rc<Self>, what: String) -> Going {
+    /// Count something of [`COUNTED`](crate::coverage::COUNTED).
+    pub(crate) fn count(&self, what: &'static str) {
+        self.coverage.borrow_mut().count(what);
+    }
+
+    pub(crate) fn coverage(&self) -> Coverage {
+        self.coverage.borrow().clone()
+    }
+
+    /// Whether this fault was planted.
+    pub(crate) fn has(&self, plant: Plant) -> bool {
+        self.plant == Some(plant)
+    }
+
+    /// Note a task of an application until what is returned is dropped.
+    pub(crate) fn begin(self: &Rc<Self>, side: Side, what: String) -> Going {
         let id = self.next.get();
         self.next.set(id + 1);
-        self.going.borrow_mut().insert(id, what);
+        self.going.borrow_mut().insert(id, (side, what));
         Going(self.clone(), id)
     }
 
     /// What goes on.
     pub(crate) fn going(&self) -> Vec<String> {
-        self.going.borrow().values().cloned().collect()
+        let going = self.going.borrow();
+        going
+            .values()
+            .map(|(side, it)| format!("{side:?}: {it}"))
+            .collect()
+    }
+
+    /// Whether anything goes on at this side.
+    pub(crate) fn is_busy(&self, side: Side) -> bool {
+        self.going.borrow().values().any(|it| it.0 == side)
+    }
+
+    pub(crate) fn moves(&self, client: usize) {
+        self.count("moves");
+        self.moved.borrow_mut().push((client, self.now()));
     }
 
     /// How often a host has crashed.
@@ -301,6 +383,13 @@ impl Model {
             please_close: Cell::new(false),
             letting_go: Cell::new(false),
             pushes: Cell::new(0),
+            attended: Cell::new(false),
+            pauses: Cell::new(Duration::ZERO),
+            key_updates: RefCell::default(),
+            updated: Cell::new(None),
+            slow_datagrams: Cell::new(None),
+            late: Cell::new(true),
+            hasty: Cell::new(false),
             datagrams: Default::default(),
         });
         connections.push(conn.clone());
@@ -311,6 +400,7 @@ impl Model {
     pub(crate) fn register(&self, key: Key, conn: &Rc<Conn>) {
         conn.established.set(true);
         conn.key.set(Some(key));
+        conn.attended.set(self.attended.borrow().contains(&key));
         self.keys.borrow_mut().insert(key, conn.clone());
         let unknown = self.unknown.take();
         for it in unknown {
@@ -329,7 +419,7 @@ impl Model {
                 half.reader_ends(self, end);
                 // Without knowing it, nobody answers.
                 if let Some(back) = &*half.back.borrow() {
-                    back.writer_ends(self, crate::half::WriterEnd::Dropped);
+                    back.writer_ends(self, WriterEnd::Dropped);
                 }
             }
             Some(None) => {
@@ -340,6 +430,104 @@ impl Model {
                 .borrow_mut()
                 .push(Unknown { key, from, id, end }),
         }
+    }
+
+    /// The client is about to end a connection in haste: note which streams must be delivered first,
+    /// where the way is so good that the three seconds for it are more than enough.
+    pub(crate) fn owe(&self, conn: &Conn) {
+        let (plan, now) = (&self.plan, self.now());
+        let (client, server) = (conn.client, conn.server);
+        let before = plan.patience(client, server, now, false).unwrap_or(now);
+        let from = now.saturating_sub(before);
+        let moved = self
+            .moved
+            .borrow()
+            .iter()
+            .any(|(index, _)| *index == client);
+        let good = self.good_since.get().is_some_and(|it| it <= from);
+        let fails = plan.is_disturbed((client, server), (from, now + LINGER))
+            || moved
+            || plan.nat_forgets(client, now - conn.began)
+            || (plan.loses(client, server) && !good);
+        let halves = conn.halves.borrow();
+        let ours: Vec<_> = halves.iter().filter(|it| it.from == Side::Client).collect();
+        let waiting = |it: &Rc<Half>| it.written.get() - it.got.get().min(it.written.get());
+        let bytes: u64 = ours.iter().map(|it| waiting(it)).sum();
+        let reader = &plan.servers[server].host.transport;
+        // All of it may be sent, whatever is read meanwhile.
+        let fits = bytes <= reader.window / 2
+            && ours
+                .iter()
+                .all(|it| waiting(it) <= reader.stream_window / 2);
+        // By a small congestion window; and what was lost once or twice.
+        let rounds = (bytes / 4_800 + 6) as u32;
+        let round_trip = plan.worst_round_trip(client, server) + Duration::from_millis(50);
+        let takes = round_trip * rounds + plan.transmission(client, server, bytes);
+        if fails || !fits || takes > LINGER || !conn.attended.get() {
+            return;
+        }
+        for half in ours {
+            let read = half.plan.read_end == End::Regular;
+            if half.writer.get() == WriterEnd::Finished && read {
+                self.count("checks: delivery before a close");
+                half.owed.set(true);
+            }
+        }
+    }
+
+    /// Why one side of a connection may have heard nothing for as long as it is patient.
+    pub(crate) fn reason_for_silence(&self, conn: &Conn, side: Side) -> Option<&'static str> {
+        let (plan, now, other) = (&self.plan, self.now(), side.other());
+        let (client, server) = (conn.client, conn.server);
+        // It may be done with it, and its CONNECTION_CLOSE lost. If it timed out, it had a reason
+        // itself.
+        if !conn.closed_with(other).is_empty() || self.shutdown.get() || conn.end(other).is_some() {
+            return Some("the other side is done with it");
+        }
+        if self.was_cut_short(conn, other) {
+            return Some("the other side crashed");
+        }
+        if plan.servers[server].ignore > 0.0 && !conn.attended.get() {
+            return Some("the server ignores some");
+        }
+        let alone = !conn.established.get();
+        let patience = plan.patience(client, server, now, alone)?;
+        // A server that gave the handshake up before tells nobody.
+        let patience = if conn.attended.get() {
+            patience
+        } else {
+            2 * patience
+        };
+        let since = now.saturating_sub(patience);
+        if plan.is_disturbed((client, server), (since, now)) {
+            return Some("a fault is not long ago");
+        }
+        let moved = self.moved.borrow();
+        let mut moved = moved.iter().filter(|(index, _)| *index == client);
+        // Nor may it before the handshake is confirmed (RFC 9000 section 9).
+        let forbidden = !plan.servers[server].migration || !conn.attended.get();
+        if moved.any(|(_, at)| *at >= if forbidden { conn.began } else { since }) {
+            return Some("the client moved");
+        }
+        let quiet = conn.pauses.get() + Duration::from_secs(1);
+        if plan.nat_forgets(client, if forbidden { now - conn.began } else { quiet }) {
+            return Some("a NAT forgets");
+        }
+        let idle = plan.idle(client, server).unwrap_or(Duration::MAX);
+        let spoken = plan.keep_alive(client, server).unwrap_or(Duration::MAX);
+        if quiet.min(spoken.saturating_mul(2)) >= idle {
+            return Some("applications had nothing to say");
+        }
+        let links_are_good = self.good_since.get().is_some_and(|it| it <= since);
+        if !links_are_good {
+            if plan.is_harsh(client, server) {
+                return Some("links lose much");
+            }
+            if idle < LOSSES_COST {
+                return Some("links lose something, and the idle timeout is short");
+            }
+        }
+        None
     }
 
     /// One side learned how its connection ended.
@@ -363,18 +551,15 @@ impl Model {
                 codes.contains(&code) || (self.shutdown.get() && code == SHUTDOWN)
             }
             ConnectionError::TimedOut => {
-                // The other side may be done with it, and its CONNECTION_CLOSE lost.
-                let excused = !self.calm || !codes.is_empty() || self.shutdown.get();
-                // quinn-proto does not repeat the end of a handshake while other data fill the
-                // congestion window (see the stepping tests of polyquic-core): the server waits.
-                let attended = self.attended.borrow();
-                let known = conn.key.get().is_none_or(|key| !attended.contains(&key));
-                if !excused && known {
-                    self.known.set(self.known.get() + 1);
-                }
-                excused || known
+                self.count("checks: timeouts");
+                let reason = self.reason_for_silence(conn, side);
+                self.log(|| format!("{conn}: {side:?} timed out because {reason:?}"));
+                self.excused
+                    .set(self.excused.get() + u64::from(reason.is_some()));
+                reason.is_some()
             }
             ConnectionError::Reset => {
+                self.count("stateless resets");
                 // Of the server: if it gave the handshake up, nobody else is told.
                 let attended = self.attended.borrow();
                 let known = conn.key.get().is_some_and(|key| attended.contains(&key));

@@ -8,13 +8,19 @@ use futures::future::{Either, select};
 use polyquic::crypto::rustls::QuicServerConfig;
 use polyquic::sim::identity;
 use polyquic::{
-    Clock, Connection, ConnectionError, Endpoint, Incoming, ServerConfig, VarInt, rustls,
+    Clock, Connection, ConnectionError, Endpoint, EndpointConfig, Incoming, ServerConfig, VarInt,
+    rustls, timeout,
 };
 use rustls::pki_types::UnixTime;
 
 use crate::app::{App, key};
 use crate::dice::Dice;
-use crate::model::{SHUTDOWN, Side};
+use crate::half::mix;
+use crate::keys::Keys;
+use crate::model::{Conn, SHUTDOWN, Side};
+use crate::plan::transport::TransportPlan;
+use crate::plant::Plant;
+use crate::streams::yield_now;
 
 /// The port of all servers.
 pub(crate) const PORT: u16 = 443;
@@ -43,20 +49,77 @@ fn config(app: &App, index: usize) -> ServerConfig {
         .with_single_cert(vec![certificate], key)
         .expect("they belong together");
     tls.max_early_data_size = u32::MAX;
+    if let Some(key_log) = &app.model.key_log {
+        tls.key_log = key_log.clone();
+    }
     let crypto = QuicServerConfig::try_from(tls).expect("it is for QUIC");
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config
-        .transport_config(plan.host.transport.build())
+        .transport_config(planted(app, &plan.host.transport).build())
         .migration(plan.migration)
         .offload_handshakes(plan.offload);
+    if app.plan.more.keeps_keys {
+        config.token_key(Arc::new(Keys(mix(app.model.seed) ^ index as u64)));
+    }
     config
+}
+
+/// A plan, or what it becomes by a fault that is planted.
+pub(crate) fn planted(app: &App, plan: &TransportPlan) -> TransportPlan {
+    let (mut plan, model) = (plan.clone(), &app.model);
+    if model.has(Plant::Windows) {
+        (plan.stream_window, plan.window) = (plan.stream_window * 4, plan.window * 4);
+        plan.send_window *= 4;
+    }
+    if model.has(Plant::Streams) {
+        (plan.streams_bi, plan.streams_uni) = (plan.streams_bi * 4, plan.streams_uni * 4);
+    }
+    if model.has(Plant::Idle) {
+        plan.idle = None;
+    }
+    plan
+}
+
+/// What goes on at a server although nobody planned it.
+async fn plant(app: &App) {
+    match app.model.plant {
+        Some(Plant::Task) => app.spawn("is never done".into(), std::future::pending()),
+        Some(Plant::Storm) => {
+            for _ in 0..5_000 {
+                yield_now().await;
+            }
+        }
+        Some(Plant::Amplify) => {
+            if let Ok(socket) = app.host.udp(app.host.addr(0)) {
+                for client in app.clients.iter() {
+                    let _ = socket.send_to(&[0; 1200], *client);
+                }
+            }
+        }
+        Some(Plant::Panic) => panic!("this was planted"),
+        Some(Plant::Hang) => loop {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        },
+        _ => {}
+    }
 }
 
 /// Serve until everything is over.
 pub(crate) async fn serve(app: App, index: usize) {
     let plan = &app.plan.servers[index];
     let addr = ([0_u16; 8], PORT).into();
-    let endpoint = match Endpoint::server(&app.host, config(&app, index), addr) {
+    let endpoint = match app.plan.more.keeps_keys {
+        false => Endpoint::server(&app.host, config(&app, index), addr),
+        true => {
+            let mut keys = EndpointConfig::default();
+            keys.reset_key(Arc::new(Keys(app.model.seed ^ mix(index as u64))));
+            let builder = Endpoint::builder().config(keys);
+            builder
+                .server_config(config(&app, index))
+                .bind(&app.host, addr)
+        }
+    };
+    let endpoint = match endpoint {
         Ok(endpoint) => endpoint,
         Err(error) => {
             app.model
@@ -65,6 +128,7 @@ pub(crate) async fn serve(app: App, index: usize) {
         }
     };
     let mut dice = Dice::new(app.model.seed, format_args!("accepts {index}"));
+    plant(&app).await;
     let shutting = || app.model.shutdown.get();
     loop {
         app.model.operation();
@@ -125,12 +189,46 @@ impl App {
             return self.model.violation("errors", "a handshake without keys");
         };
         self.model.attended.borrow_mut().insert(key);
+        let record = self.model.by_key(&key);
+        if let Some(record) = &record {
+            record.attended.set(true);
+            self.plan_key_updates(&conn, record);
+        }
+        match self.model.plant {
+            Some(Plant::Memory) => self.model.hoard.borrow_mut().push(vec![1; 256 << 20]),
+            Some(Plant::Leak) => std::mem::forget(vec![1_u8; 1 << 20]),
+            _ => {}
+        }
         self.accept_all(&conn, None, key);
         let error = self.watch(&conn, key).await;
         if let Some(record) = self.model.by_key(&key) {
             self.model.log(|| format!("{record}: {:?}", conn.stats()));
             self.model.connection_ended(&record, Side::Server, &error);
         }
+    }
+
+    /// Update keys as planned.
+    fn plan_key_updates(&self, conn: &Connection, record: &Rc<Conn>) {
+        let updates = record.key_updates.borrow().clone();
+        // Where a client may offer 0-RTT, quinn-proto forgets the keys from before an update together
+        // with those of 0-RTT (see `docs/TESTING.md`).
+        let known = self.model.connections.borrow().iter().any(|it| {
+            let same = it.client == record.client && it.server == record.server;
+            same && it.id < record.id && it.established.get()
+        });
+        if updates.is_empty() || known {
+            return;
+        }
+        let (this, conn, record) = (self.clone(), conn.clone(), record.clone());
+        self.spawn(format!("updates keys of {record}"), async move {
+            for after in updates {
+                if timeout(&this.host, after, conn.closed()).await.is_ok() {
+                    return;
+                }
+                this.model.count("cancelled futures");
+                this.update_keys(&conn, &record);
+            }
+        });
     }
 
     /// Until the connection ended, by whomever.
@@ -151,6 +249,7 @@ impl App {
             record.closes(Side::Server, code);
         }
         self.model.operation();
+        let code = code + u64::from(self.model.has(Plant::Close));
         conn.close(VarInt::from_u32(code as u32), b"closed by the server");
         conn.closed().await
     }

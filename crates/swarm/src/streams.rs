@@ -6,26 +6,49 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::poll_immediate;
 use polyquic::sim::Host;
 use polyquic::{
-    ReadError, ReadToEndError, RecvStream, SendStream, StoppedError, VarInt, WriteError, sleep,
-    timeout,
+    ReadError, ReadExactError, ReadToEndError, RecvStream, SendStream, StoppedError, VarInt,
+    WriteError, sleep, timeout,
 };
 
 use crate::dice::Dice;
 use crate::half::{Half, ReaderEnd, WriterEnd};
 use crate::model::{Key, Model, Side};
 use crate::plan::work::{End, ReadMode};
+use crate::plant::Plant;
 
 /// Give `future` up early with this probability; `None` if so.
 pub(crate) async fn patiently<F: Future>(
+    model: &Model,
     host: &Host,
     dice: &mut Dice,
     cancel: f64,
     future: F,
 ) -> Option<F::Output> {
     match dice.chance(cancel) {
-        true => timeout(host, dice.span(1, 30), future).await.ok(),
+        true => {
+            let result = timeout(host, dice.span(1, 30), future).await.ok();
+            if result.is_none() {
+                model.count("cancelled futures");
+            }
+            result
+        }
+        false => Some(future.await),
+    }
+}
+
+/// The same, without a draw where nothing is given up.
+async fn patiently_if<F: Future>(
+    model: &Model,
+    host: &Host,
+    dice: &mut Dice,
+    cancel: f64,
+    future: F,
+) -> Option<F::Output> {
+    match cancel > 0.0 {
+        true => patiently(model, host, dice, cancel, future).await,
         false => Some(future.await),
     }
 }
@@ -67,10 +90,10 @@ pub(crate) async fn write(model: Rc<Model>, host: Host, half: Rc<Half>, mut send
         let result = if shared {
             let mut buffers = [Bytes::from(buffer)];
             let written = send.write_chunks(&mut buffers);
-            let written = patiently(&host, &mut dice, cancel, written).await;
+            let written = patiently(&model, &host, &mut dice, cancel, written).await;
             written.map(|it| it.map(|it| it.bytes))
         } else {
-            patiently(&host, &mut dice, cancel, send.write(&buffer)).await
+            patiently(&model, &host, &mut dice, cancel, send.write(&buffer)).await
         };
         match result {
             // Given up: nothing may have been written.
@@ -90,10 +113,11 @@ pub(crate) async fn write(model: Rc<Model>, host: Host, half: Rc<Half>, mut send
         pause(&host, plan.write_pause).await;
     }
     match plan.write_end {
-        End::Regular => finish(&model, &half, send).await,
+        End::Regular => finish(&model, &host, &mut dice, &half, send).await,
         End::Code(_) => {
             half.writer_ends(&model, WriterEnd::Reset(half.reset_code().into()));
-            let _ = send.reset(VarInt::from_u32(half.reset_code()));
+            let planted = u32::from(model.has(Plant::Code));
+            let _ = send.reset(VarInt::from_u32(half.reset_code() + planted));
         }
         End::Drop(_) => {
             half.writer_ends(&model, WriterEnd::Dropped);
@@ -102,7 +126,13 @@ pub(crate) async fn write(model: Rc<Model>, host: Host, half: Rc<Half>, mut send
     }
 }
 
-async fn finish(model: &Rc<Model>, half: &Rc<Half>, mut send: SendStream) {
+async fn finish(
+    model: &Rc<Model>,
+    host: &Host,
+    dice: &mut Dice,
+    half: &Rc<Half>,
+    mut send: SendStream,
+) {
     model.operation();
     if send.finish().is_err() {
         // Only a rejection of 0-RTT makes that an error; the next lines find out.
@@ -112,7 +142,18 @@ async fn finish(model: &Rc<Model>, half: &Rc<Half>, mut send: SendStream) {
     if !half.plan.confirm {
         return half.writer_ends(model, WriterEnd::Finished);
     }
-    match send.stopped().await {
+    if half.conn.hasty.get() {
+        half.conn.changed.notify();
+    }
+    let mut cancels = half.plan.stopped_cancels;
+    let stopped = loop {
+        let cancel = if cancels > 0 { 1.0 } else { 0.0 };
+        cancels = cancels.saturating_sub(1);
+        if let Some(stopped) = patiently_if(model, host, dice, cancel, send.stopped()).await {
+            break stopped;
+        }
+    };
+    match stopped {
         Ok(None) => {
             half.confirmed.set(true);
             half.writer_ends(model, WriterEnd::Finished);
@@ -184,10 +225,24 @@ pub(crate) async fn read(model: Rc<Model>, host: Host, half: Rc<Half>, mut recv:
         End::Code(at) | End::Drop(at) => at,
     };
     let mut seen = Seen::new(half.got.get());
+    let mut stop = plan.read_stop;
     while half.got.get() < limit {
         model.operation();
         let step = step(&model, &host, &half, &mut recv, &mut dice, &mut seen);
+        let step = async {
+            match model.has(Plant::WakeUp) {
+                true => not_woken(&half, step).await,
+                false => step.await,
+            }
+        };
         match step.await {
+            None if !stop.is_zero() && half.got.get() >= plan.size / 2 => {
+                model.count("slow readers");
+                pause(&host, std::mem::take(&mut stop)).await;
+            }
+            Some(ReaderEnd::Finished) if model.has(Plant::Delivery) => {
+                return half.reader_ends(&model, ReaderEnd::Lost);
+            }
             None => {}
             Some(end) => return half.reader_ends(&model, end),
         }
@@ -200,6 +255,33 @@ pub(crate) async fn read(model: Rc<Model>, host: Host, half: Rc<Half>, mut recv:
         }
         _ => half.reader_ends(&model, ReaderEnd::Dropped),
     }
+}
+
+/// Let others go first.
+pub(crate) async fn yield_now() {
+    let mut yielded = false;
+    std::future::poll_fn(|cx| match std::mem::replace(&mut yielded, true) {
+        true => std::task::Poll::Ready(()),
+        false => {
+            cx.waker().wake_by_ref();
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+}
+
+/// A future that is asked once, and then not before its connection is over: [`Plant::WakeUp`].
+async fn not_woken<T>(half: &Half, future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    if let Some(output) = poll_immediate(future.as_mut()).await {
+        return output;
+    }
+    let side = half.from.other();
+    half.conn
+        .changed
+        .until(|| half.conn.end(side).is_some())
+        .await;
+    future.await
 }
 
 /// Ranges that were read, so that nothing comes twice.
@@ -221,6 +303,11 @@ impl Seen {
     }
 }
 
+/// Whether a stream is to have so many more bytes.
+fn must_come(half: &Half, at: u64, bytes: usize) -> bool {
+    half.plan.write_end == End::Regular && at + bytes as u64 <= half.plan.size
+}
+
 /// One read; `Some` is the end.
 async fn step(
     model: &Rc<Model>,
@@ -233,23 +320,35 @@ async fn step(
     let cancel = half.plan.read_cancel;
     let at = half.got.get();
     let result = match half.plan.mode {
+        ReadMode::Slice(size) if half.plan.exact && must_come(half, at, size) => {
+            let mut buffer = vec![0; size];
+            match recv.read_exact(&mut buffer).await {
+                Ok(()) => Ok(Some(vec![(at, buffer.into())])),
+                Err(ReadExactError::FinishedEarly(count)) => {
+                    let what = format_args!("{half}: ends {count} bytes after {at}");
+                    model.violation("integrity", what);
+                    Ok(None)
+                }
+                Err(ReadExactError::ReadError(error)) => Err(error),
+            }
+        }
         ReadMode::Slice(size) => {
             let mut buffer = vec![0; size];
-            let read = patiently(host, dice, cancel, recv.read(&mut buffer)).await?;
+            let read = patiently(model, host, dice, cancel, recv.read(&mut buffer)).await?;
             read.map(|it| it.map(|count| vec![(at, Bytes::copy_from_slice(&buffer[..count]))]))
         }
         ReadMode::Chunk(size) => {
-            let read = patiently(host, dice, cancel, recv.read_chunk(size, true)).await?;
+            let read = patiently(model, host, dice, cancel, recv.read_chunk(size, true)).await?;
             read.map(|it| it.map(|chunk| vec![(chunk.offset, chunk.bytes)]))
         }
         ReadMode::Unordered => {
             let read = recv.read_chunk(usize::MAX, false);
-            let read = patiently(host, dice, cancel, read).await?;
+            let read = patiently(model, host, dice, cancel, read).await?;
             read.map(|it| it.map(|chunk| vec![(chunk.offset, chunk.bytes)]))
         }
         ReadMode::Chunks => {
             let mut buffers: [Bytes; 8] = Default::default();
-            let read = patiently(host, dice, cancel, recv.read_chunks(&mut buffers)).await?;
+            let read = patiently(model, host, dice, cancel, recv.read_chunks(&mut buffers)).await?;
             read.map(|it| {
                 let mut at = at;
                 let take = |bytes: &Bytes| {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use polyquic::Runtime;
 use polyquic::sim::{Access, Host, Interface, Internet, Nat, NatConfig, Router, Sim};
 
+use crate::Options;
 use crate::app::App;
 use crate::model::{Model, Side};
 use crate::plan::links::LinkPlan;
@@ -27,7 +28,7 @@ const GONE_WITHIN: Duration = Duration::from_secs(300);
 
 /// A simulation with what its plan says.
 pub(crate) struct World {
-    pub(crate) sim: Sim,
+    pub(crate) sim: Rc<Sim>,
     pub(crate) plan: Rc<Plan>,
     pub(crate) model: Rc<Model>,
     pub(crate) servers: Vec<Host>,
@@ -43,24 +44,27 @@ fn set(access: &Access, link: &(LinkPlan, LinkPlan)) {
 }
 
 impl World {
-    pub(crate) fn new(plan: &Plan, verbose: bool, capture: bool) -> Self {
-        let sim = Sim::new(plan.seed);
-        if capture {
+    pub(crate) fn new(plan: &Plan, options: &Options<'_>) -> Self {
+        let plan = Rc::new(plan.clone());
+        let sim = Rc::new(Sim::new(plan.seed));
+        if options.capture.is_some() {
             sim.capture();
         }
         sim.set_time_limit(Duration::from_secs(30 * 24 * 3600));
         let clock = sim.host("observer").clock();
-        let model = Model::new(plan.seed, plan.calm, verbose, clock);
-        let routers: Vec<_> = plan
-            .routers
-            .iter()
-            .enumerate()
-            .map(|(n, link)| {
-                let router = sim.router(&format!("router {n}"), link.0.build());
-                set(&router.access(), link);
-                router
-            })
-            .collect();
+        let key_log = options.capture.map(|_| sim.key_log());
+        let model = Model::new(&plan, clock, key_log, options);
+        model.meters.start(&sim);
+        let mut routers: Vec<Router> = Vec::new();
+        for (n, link) in plan.routers.iter().enumerate() {
+            let (name, first) = (format!("router {n}"), routers.first());
+            let router = match first.filter(|_| plan.more.stacked) {
+                Some(first) => sim.router_below(&name, first, link.0.build()),
+                None => sim.router(&name, link.0.build()),
+            };
+            set(&router.access(), link);
+            routers.push(router);
+        }
         let nats: Vec<_> = plan
             .nats
             .iter()
@@ -121,7 +125,7 @@ impl World {
         }
         Self {
             sim,
-            plan: Rc::new(plan.clone()),
+            plan,
             model,
             servers,
             clients,
@@ -140,6 +144,7 @@ impl World {
                 Side::Server => self.servers[index].clone(),
             },
             side,
+            clients: Rc::new(self.clients.iter().map(|it| it.addr(9)).collect()),
         }
     }
 
@@ -227,7 +232,7 @@ impl World {
             }
             What::Cut(node, up, down) => {
                 if !begins {
-                    check::dead_paths(self, fault);
+                    check::dead_paths(&self.model, fault);
                 }
                 let access = self.access(*node);
                 if *up {
@@ -253,6 +258,7 @@ impl World {
                 } else {
                     *down -= 1;
                     if *down == 0 {
+                        self.model.count("restarts");
                         self.start(side, index);
                     }
                 }
@@ -271,7 +277,7 @@ impl World {
 
     /// Wait until clients are done, at first on links as planned, then on good ones.
     async fn finish(&self) {
-        let busy = || self.model.going().iter().any(|it| !it.contains("server"));
+        let busy = || self.model.is_busy(Side::Client);
         self.wait(STILL_BAD, busy).await;
         let clean = (LinkPlan::clean(), LinkPlan::clean());
         for interface in self.interfaces.iter().flat_map(|it| it.iter()) {
@@ -284,6 +290,7 @@ impl World {
             set(&access, &clean);
         }
         self.model.log(|| "all links are good now".into());
+        self.model.good_since.set(Some(self.model.now()));
         if !self.wait(FINISHES_WITHIN, busy).await {
             let going = self.model.going().join("; ");
             let what = format_args!("not done within {FINISHES_WITHIN:?}: {going}");

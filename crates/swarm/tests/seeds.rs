@@ -2,22 +2,35 @@
 
 use std::process::Command;
 
-use polyquic_swarm::{Plan, run};
+use polyquic_swarm::{Coverage, Options, Plan, commit, run, run_seed};
 
-/// Fixed seeds of all kinds hold what they must.
+#[path = "../src/heap.rs"]
+mod heap;
+
+/// Fixed seeds hold what they must, and put everything to the test that is counted.
 #[test]
-fn fifty_seeds_hold_what_they_must() {
-    for seed in 0..50 {
-        let outcome = run(&Plan::new(seed), false, None);
+fn fixed_seeds_hold_what_they_must_and_try_everything() {
+    let options = Options {
+        live_bytes: Some(heap::live_bytes),
+        ..Options::default()
+    };
+    let mut coverage = Coverage::default();
+    for seed in 0..80 {
+        let outcome = run_seed(seed, &options);
         assert!(
             outcome.violations.is_empty(),
-            "seed {seed}: {:#?}\nreplay with: cargo xtask sim --seed {seed} --verbose",
+            "seed {seed}, commit {}: {:#?}\nreplay with: cargo xtask sim --seed {seed} --verbose",
+            commit(),
             outcome.violations
         );
+        coverage.add(&outcome.coverage);
+    }
+    for (what, count) in coverage.iter() {
+        assert!(count > 0, "no {what} in these seeds");
     }
 }
 
-/// Seeds that found something once, by what they found.
+/// Seeds that found something once, by what they found; without what was added to plans since.
 #[test]
 fn seeds_that_found_bugs_find_none() {
     let found = [
@@ -56,12 +69,20 @@ fn seeds_that_found_bugs_find_none() {
         (275, "the same"),
     ];
     for (seed, bug) in found {
-        let violations = run(&Plan::new(seed), false, None).violations;
+        let violations = run(&Plan::basic(seed), &Options::default()).violations;
         assert!(
             violations.is_empty(),
-            "seed {seed} ({bug}): {violations:#?}"
+            "seed {seed} ({bug}), commit {}: {violations:#?}",
+            commit()
         );
     }
+}
+
+/// The same of what was found since.
+#[test]
+fn two_rebinds_at_once_both_end() {
+    let violations = run_seed(500_977, &Options::default()).violations;
+    assert!(violations.is_empty(), "{violations:#?}");
 }
 
 /// Two processes, whose hash tables and addresses differ, see the same bytes at the same times.
@@ -85,7 +106,7 @@ fn two_processes_agree_on_a_seed() {
 /// Shapes and contents: the hash has both, and other seeds have others.
 #[test]
 fn other_seeds_have_other_traces() {
-    let trace = |seed| run(&Plan::new(seed), false, None).trace;
+    let trace = |seed| run_seed(seed, &Options::default()).trace;
     let (one, two) = (trace(3), trace(8));
     assert_eq!(one, trace(3));
     let halves = |it: &str| -> Vec<String> { it.split(':').map(str::to_owned).collect() };

@@ -14,6 +14,8 @@ const MAY_USE_UNSAFE: &[&str] = &[
     "polyquic-glommio",
     // Its tests count bytes on the heap; the library itself forbids it.
     "polyquic-hostile",
+    // The same of its program.
+    "polyquic-swarm",
 ];
 
 /// What a machine without I/O has no use for, and what to do instead.

@@ -45,6 +45,16 @@ impl LinkPlan {
         }
     }
 
+    /// Nothing gets lost on it but by a full queue.
+    pub(crate) fn near(dice: &mut Dice) -> Self {
+        Self {
+            bandwidth: Some(dice.scale(30_000_000, 1_000_000_000)),
+            delay: dice.span(1, 8),
+            queue: (64 << 10, false, false),
+            ..Self::clean()
+        }
+    }
+
     /// With a queue of two round-trip times of 40 ms, at this rate.
     pub(crate) fn bottleneck(bandwidth: u64, delay: Duration) -> Self {
         Self {
@@ -92,6 +102,21 @@ impl LinkPlan {
                 .unwrap_or(0.0),
             bleach: dice.chance(0.1),
         }
+    }
+
+    /// Whether it loses more than links do when nothing is meant to fail.
+    pub(crate) fn is_harsh(&self) -> bool {
+        self.loss > 0.02 || self.corrupt > 0.004 || self.bursts.is_some()
+    }
+
+    /// Whether packets get lost other than by full queues.
+    pub(crate) fn loses(&self) -> bool {
+        self.loss > 0.0 || self.corrupt > 0.0 || self.bursts.is_some() || self.mtu.is_some()
+    }
+
+    /// How much may be under way on it: in its queue, or, where there is none, on its way.
+    pub(crate) fn queue_bytes(&self) -> u64 {
+        self.bandwidth.map_or(64 << 10, |_| self.queue.0)
     }
 
     /// The longest that a packet takes, behind a full queue.

@@ -1,6 +1,8 @@
 //! What a seed stands for.
 
 pub(crate) mod links;
+pub(crate) mod more;
+mod paths;
 mod show;
 pub(crate) mod transport;
 pub(crate) mod work;
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use crate::dice::Dice;
 use links::LinkPlan;
+use more::More;
 use transport::TransportPlan;
 use work::{ConnectionPlan, Ending, HalfPlan, Limits, StreamPlan, TaskPlan};
 
@@ -26,6 +29,7 @@ pub struct Plan {
     pub(crate) servers: Vec<ServerPlan>,
     pub(crate) clients: Vec<ClientPlan>,
     pub(crate) faults: Vec<Fault>,
+    pub(crate) more: More,
     removed: BTreeSet<Part>,
 }
 
@@ -106,6 +110,13 @@ pub(crate) struct Fault {
     pub(crate) at: Duration,
     pub(crate) lasts: Duration,
     pub(crate) what: What,
+}
+
+impl Fault {
+    /// Whether it is there at any time from `from` to `to`.
+    pub(crate) fn overlaps(&self, from: Duration, to: Duration) -> bool {
+        self.at <= to && from <= self.at + self.lasts
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -214,6 +225,14 @@ impl HostPlan {
 impl Plan {
     /// What `seed` stands for.
     pub fn new(seed: u64) -> Self {
+        let mut plan = Self::basic(seed);
+        plan.draw_more();
+        plan
+    }
+
+    /// The same without what was added later ([`more`]), which is as it was when seeds found the bugs
+    /// that tests name.
+    pub fn basic(seed: u64) -> Self {
         match Dice::new(seed, "kind").range(0, 49) {
             0 => Self::fair_streams(seed),
             1 => Self::fair_connections(seed),
@@ -312,6 +331,7 @@ impl Plan {
             nats,
             servers,
             faults: Vec::new(),
+            more: More::default(),
             removed: BTreeSet::new(),
         };
         if !calm {
@@ -389,6 +409,9 @@ impl Plan {
                 .map(|_| (false, TaskPlan::Streams(vec![stream.clone()])))
                 .collect(),
             ending: Ending::Close,
+            server_key_updates: Vec::new(),
+            slow_datagrams: None,
+            hasty: None,
         };
         let client = ClientPlan {
             host: HostPlan::plain(Place::Router(0), LinkPlan::clean()),
@@ -413,8 +436,15 @@ impl Plan {
             }],
             clients: vec![client; clients as usize],
             faults: Vec::new(),
+            more: More::default(),
             removed: BTreeSet::new(),
         }
+    }
+
+    /// How many streams share, if it is about fairness.
+    pub(crate) fn shares(&self) -> usize {
+        let connections = self.clients.iter().flat_map(|it| it.lanes.iter().flatten());
+        connections.map(|it| it.tasks.len()).sum()
     }
 
     fn fair_streams(seed: u64) -> Self {
@@ -490,10 +520,5 @@ impl Plan {
     /// Whether any link delivers packets twice.
     pub(crate) fn duplicates(&self) -> bool {
         self.links().any(|it| it.duplicate > 0.0)
-    }
-
-    /// No round trip takes longer, however full queues are.
-    pub(crate) fn worst_round_trip(&self) -> Duration {
-        self.links().map(LinkPlan::worst).sum()
     }
 }

@@ -52,6 +52,7 @@ impl fmt::Display for Plan {
             Kind::FairConnections => "fairness between connections",
         };
         writeln!(f, "seed {}: {kind}, {calm}", self.seed)?;
+        writeln!(f, "  {:?}", self.more)?;
         for (n, (up, down)) in self.routers.iter().enumerate() {
             writeln!(f, "  router {n}\n    up   {up}\n    down {down}")?;
         }
@@ -94,13 +95,17 @@ impl fmt::Display for Plan {
                     writeln!(
                         f,
                         "    connection {n}.{l}.{k} to server {} after {:?}, IPv6 {}, early {}, patience \
-                         {:?}, ends {:?}",
+                         {:?}, ends {:?}, hasty {:?}, the server updates keys after {:?}, datagrams are \
+                         read every {:?}",
                         connection.server,
                         connection.after,
                         connection.ipv6,
                         connection.early,
                         connection.patience,
-                        connection.ending
+                        connection.ending,
+                        connection.hasty,
+                        connection.server_key_updates,
+                        connection.slow_datagrams,
                     )?;
                     for (t, (removed, task)) in connection.tasks.iter().enumerate() {
                         if !removed {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::more::Hasty;
 use crate::dice::Dice;
 
 /// One direction of a stream: what is written, and what becomes of it.
@@ -23,6 +24,12 @@ pub(crate) struct HalfPlan {
     pub(crate) read_pause: Duration,
     pub(crate) read_end: End,
     pub(crate) read_cancel: f64,
+    /// How long the reader stands still once, after the first half.
+    pub(crate) read_stop: Duration,
+    /// How often waiting for the peer's acknowledgement is given up early, and tried again.
+    pub(crate) stopped_cancels: u32,
+    /// Whether the reader uses `read_exact`, as long as so much must come.
+    pub(crate) exact: bool,
 }
 
 /// How an application is done with its half of a stream.
@@ -100,6 +107,12 @@ pub(crate) struct ConnectionPlan {
     pub(crate) patience: Option<Duration>,
     pub(crate) tasks: Vec<(bool, TaskPlan)>,
     pub(crate) ending: Ending,
+    /// When the server updates keys, each time after the one before.
+    pub(crate) server_key_updates: Vec<Duration>,
+    /// How long readers of datagrams stand still after each.
+    pub(crate) slow_datagrams: Option<Duration>,
+    /// Instead of `ending`: it does not wait until everything was delivered.
+    pub(crate) hasty: Option<Hasty>,
 }
 
 /// What to draw from.
@@ -146,6 +159,9 @@ impl HalfPlan {
             read_pause: dice.maybe(0.2, pause).unwrap_or_default(),
             read_end,
             read_cancel: dice.maybe(0.3, cancel).unwrap_or(0.0),
+            read_stop: Duration::ZERO,
+            stopped_cancels: 0,
+            exact: false,
         }
     }
 
@@ -163,6 +179,9 @@ impl HalfPlan {
             read_pause: Duration::ZERO,
             read_end: End::Regular,
             read_cancel: 0.0,
+            read_stop: Duration::ZERO,
+            stopped_cancels: 0,
+            exact: false,
         }
     }
 }
@@ -190,7 +209,41 @@ impl StreamPlan {
     }
 }
 
+impl HalfPlan {
+    /// The longest that this may have a connection be silent.
+    fn longest_pause(&self) -> Duration {
+        self.write_pause.max(self.read_pause).max(self.read_stop)
+    }
+}
+
+impl StreamPlan {
+    fn longest_pause(&self) -> Duration {
+        let halves = self.there.longest_pause();
+        let halves = halves.max(
+            self.back
+                .as_ref()
+                .map_or(Duration::ZERO, HalfPlan::longest_pause),
+        );
+        let pushes = self.pushes.iter().map(Self::longest_pause).max();
+        halves.max(self.gap).max(pushes.unwrap_or_default())
+    }
+}
+
 impl ConnectionPlan {
+    /// The longest that applications say nothing of their own accord.
+    pub(crate) fn longest_pause(&self) -> Duration {
+        let tasks = self.tasks.iter().filter(|(removed, _)| !removed);
+        let pauses = tasks.map(|(_, task)| match task {
+            TaskPlan::Streams(streams) => {
+                let pauses = streams.iter().map(StreamPlan::longest_pause);
+                pauses.max().unwrap_or_default()
+            }
+            TaskPlan::Datagrams { gap, .. } => *gap,
+            TaskPlan::KeyUpdate(after) | TaskPlan::Move(after) => *after,
+        });
+        pauses.max().unwrap_or_default()
+    }
+
     pub(crate) fn draw(dice: &mut Dice, limits: &Limits) -> Self {
         let mut tasks: Vec<_> = (0..dice.range(1, 3))
             .map(|_| {
@@ -229,6 +282,9 @@ impl ConnectionPlan {
                 9 if !limits.polite => Ending::Abrupt(dice.span(1, 10_000)),
                 _ => Ending::ServerCloses,
             },
+            server_key_updates: Vec::new(),
+            slow_datagrams: None,
+            hasty: None,
         }
     }
 }
