@@ -27,6 +27,7 @@ pub(crate) struct TransportPlan {
     pub(crate) initial_rtt: Duration,
     segmentation: bool,
     fairness: bool,
+    pad_to_mtu: bool,
     packet_threshold: u32,
 }
 
@@ -50,12 +51,8 @@ impl TransportPlan {
             initial_rtt: dice.span(20, 1000),
             segmentation: dice.chance(0.8),
             fairness: dice.chance(0.8),
-            packet_threshold: {
-                // Was `pad_to_mtu`, with which transfers stall for good after losses, for a reason
-                // not looked into. Drawn, so that other choices stay as they were.
-                dice.chance(0.05);
-                dice.scale(3, 20) as u32
-            },
+            pad_to_mtu: dice.chance(0.05),
+            packet_threshold: dice.scale(3, 20) as u32,
         }
     }
 
@@ -78,6 +75,7 @@ impl TransportPlan {
             initial_rtt: Duration::from_millis(333),
             segmentation: true,
             fairness: true,
+            pad_to_mtu: false,
             packet_threshold: 3,
         }
     }
@@ -107,6 +105,7 @@ impl TransportPlan {
             .initial_rtt(self.initial_rtt)
             .enable_segmentation_offload(self.segmentation)
             .send_fairness(self.fairness)
+            .pad_to_mtu(self.pad_to_mtu)
             .packet_threshold(self.packet_threshold);
         match self.cubic {
             true => config.congestion_controller_factory(Arc::new(CubicConfig::default())),
