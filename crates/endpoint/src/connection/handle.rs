@@ -225,7 +225,11 @@ impl Connection {
 
     // Tuning
 
-    /// Update the packet protection keys now (RFC 9001 section 6). It happens by itself in time.
+    /// Update the packet protection keys now (RFC 9001 section 6), or once the handshake is confirmed. It
+    /// happens by itself in time.
+    ///
+    /// Leave it to one side, and to times when that side sends: with quinn-proto 0.11.19, updates of both
+    /// sides shortly after each other, while one has nothing to say, can leave them without keys in common.
     pub fn force_key_update(&self) {
         let mut state = self.0.lock();
         state.machine.force_key_update();
