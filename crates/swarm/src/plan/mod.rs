@@ -230,7 +230,7 @@ impl Plan {
         plan
     }
 
-    /// The same without what was added later ([`more`]), which is as it was when seeds found the bugs
+    /// The same without what was added later (`more`), which is as it was when seeds found the bugs
     /// that tests name.
     pub fn basic(seed: u64) -> Self {
         match Dice::new(seed, "kind").range(0, 49) {
