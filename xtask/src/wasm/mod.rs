@@ -33,9 +33,6 @@ usage: cargo xtask wasm [options] [-- ARGUMENTS OF node --test]
 /// The name of cargo's profile, and of its directory.
 const PROFILE: &str = "wasm";
 
-/// Tries the types of the package.
-const TYPESCRIPT: &str = "typescript@5.9.3";
-
 /// Where the demonstration is served.
 const DEMO_ADDRESS: &str = "127.0.0.1:8080";
 
@@ -341,11 +338,7 @@ fn program(root: &Path) -> Result<PathBuf> {
 fn test(root: &Path, tested: &Tested, options: &Options) -> Result<()> {
     let mut node = Command::new("node");
     browser::prepare(root, &mut node, options.install)?;
-    let compiler = npm(
-        &root.join("target/npm-typescript"),
-        TYPESCRIPT,
-        options.install,
-    )?;
+    let compiler = npm(root, "typescript", options.install)?;
     node.current_dir(root.join("crates/js/tests"))
         .env("POLYQUIC_TSC", compiler.join("typescript/lib/tsc.js"))
         .env("POLYQUIC_PACKAGE", &tested.package)
