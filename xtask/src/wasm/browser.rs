@@ -200,7 +200,7 @@ mod tests {
         // More than what a pipe holds, and then a sign that it got so far.
         let talks = script(
             "talks",
-            "echo first\necho 'listening on 127.0.0.1:7 (x)'\nseq 100000\necho done >said\nsleep 1000\n",
+            "echo first\necho 'listening on 127.0.0.1:7 (x)'\nseq 100000\necho done >said\nexec sleep 1000\n",
         );
         let shell = |script: &Path| {
             let script = format!("cd {}; exec sh {}", directory.display(), script.display());
