@@ -39,6 +39,8 @@ pub struct Manners {
     pub retirements: bool,
     /// As a server, it confirms the handshake.
     pub handshake_done: bool,
+    /// How many bytes of the handshake a packet has at most.
+    pub piece_bytes: usize,
 }
 
 impl Default for Manners {
@@ -50,6 +52,7 @@ impl Default for Manners {
             path_responses: true,
             retirements: true,
             handshake_done: true,
+            piece_bytes: CRYPTO_PIECE_BYTES,
         }
     }
 }
@@ -656,7 +659,8 @@ impl Peer {
             Space::Handshake => Kind::Handshake,
             Space::Data => Kind::OneRtt,
         };
-        for piece in bytes.chunks(CRYPTO_PIECE_BYTES.saturating_sub(self.token.len()).max(1)) {
+        let limit = self.manners.piece_bytes.saturating_sub(self.token.len());
+        for piece in bytes.chunks(limit.max(1)) {
             let state = &mut self.spaces[space as usize];
             let offset = state.crypto_written;
             state.crypto_written += piece.len() as u64;

@@ -232,8 +232,9 @@ fn retry_tokens_that_are_replayed_buy_handshakes_that_end() {
         // As `handshakes_that_are_never_finished_…`.
         heap: REPLAYS as isize * 60_000,
         work: HANDSHAKE,
-        // Two datagrams each, and no limit to how often the answer is sent again.
-        answers: 7.0,
+        // One datagram each, or two with a post-quantum key exchange, and no limit to how often the answer
+        // is sent again.
+        answers: 14.0,
         ..Terms::default()
     };
     attack(&terms, async |arena| {

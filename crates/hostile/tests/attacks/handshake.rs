@@ -417,6 +417,8 @@ fn initial_packets_after_the_handshake_change_nothing() {
 
 /// Send only the first packet of a ClientHello, so that the server waits for more; what is held back.
 async fn begin(evil: &mut Evil<'_>) -> Vec<Vec<u8>> {
+    // Less than any ClientHello has.
+    evil.manners.piece_bytes = 150;
     evil.start();
     let first = evil.peer.poll_transmit().unwrap();
     let rest: Vec<_> = std::iter::from_fn(|| evil.peer.poll_transmit()).collect();
