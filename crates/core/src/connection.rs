@@ -116,6 +116,9 @@ impl Connection {
 
     /// Take in what the endpoint has to say, or a datagram of unknown size that it routed here.
     pub fn handle_event(&mut self, event: ConnectionEvent) {
+        if self.side().is_client() {
+            return self.take_in(event);
+        }
         // A client that moves gets a path, and a controller, of its own.
         let gate = self.gate.clone();
         gate.around(|| self.take_in(event));

@@ -149,7 +149,8 @@ fn parse_port(text: &str) -> Result<u16, String> {
 fn normal_name(name: &str) -> Result<String, String> {
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    if name.is_empty() || name.len() > 253 || !name.bytes().all(fits) {
+    // A label has at least one letter (RFC 1035 section 2.3.1).
+    if name.len() > 253 || !name.bytes().all(fits) || name.split('.').any(str::is_empty) {
         return Err("not the name of a host".into());
     }
     Ok(name)
@@ -282,7 +283,19 @@ mod tests {
     #[test]
     fn targets_that_are_no_targets_are_refused() {
         for text in [
-            "", "host", "host:0", "host:", ":1", "[host]:1", "[::1:1", "::1:1", "h/x:1", "h@x:1",
+            "10.0...:4433",
+            ".example:1",
+            "a..b:1",
+            "",
+            "host",
+            "host:0",
+            "host:",
+            ":1",
+            "[host]:1",
+            "[::1:1",
+            "::1:1",
+            "h/x:1",
+            "h@x:1",
             "h\0:1",
         ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
