@@ -44,6 +44,9 @@ const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// its time, and a connection that is closed before is to it one that was lost.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a client gets then to tell its application, unless it closes the connection before.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
 /// Most that a client may write after its request: a capsule or two. All of it is read and ignored.
 const MAX_CAPSULE_BYTES: usize = 16 << 10;
 
@@ -405,6 +408,9 @@ impl Wire for Session {
                 }
             };
             let _ = timeout(rt, ANSWER_LIMIT, answered).await;
+            // Chromium ends its half first and hands on what it was told a moment later, or not at all if the
+            // connection was closed before. When it has done so does not show: it keeps the connection.
+            let _ = timeout(rt, CLOSE_LIMIT, self.connection.closed()).await;
         }
         self.connection.close(VarInt::from_u32(H3_NO_ERROR), b"");
     }
